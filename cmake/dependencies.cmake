@@ -1,0 +1,16 @@
+# Every library that QSFS uses, as an imported target. All of them are Debian 12 packages; ./dev
+# installs what is missing. Nothing is downloaded at build time.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(GTest REQUIRED)
+find_package(benchmark REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(RocksDB REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(prometheus-cpp REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(rapidcheck REQUIRED)
+foreach(module fuse3 hiredis libsodium libzstd libisal snappy)
+  pkg_check_modules(${module} REQUIRED IMPORTED_TARGET ${module})
+endforeach()

@@ -1,0 +1,118 @@
+// The 0-DB storage engine: namespaces of keys and values in append-only data files with an index.
+// Embedded by EmbeddedBackend (`dir:PATH`) and served by qsfs-zdb. The format is in zdb/FORMAT.md.
+//
+// Engine: owns the directory (an owner lock keeps a second process out) and its namespaces. Thread-safe.
+// What survives a crash: everything acknowledged under SyncPolicy::kAlways; a prefix of what was
+// acknowledged under the others, and all of it when only the process died. A torn tail is cut.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/disk.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "zdb/backend.h"
+
+namespace qsfs::zdb {
+
+enum class SyncPolicy { kAlways, kInterval, kNever };
+
+// What NSNEW and NSSET keep for a namespace; durable, except locked and frozen.
+struct NamespaceSettings {
+  NamespaceMode mode = NamespaceMode::kUser;
+  std::uint64_t data_limit_bytes = 0;  // 0: none.
+  std::string password;                // Empty: none.
+  bool is_public = true;
+  bool worm = false;
+  bool locked = false;
+  bool frozen = false;
+};
+
+struct NamespaceCounters {
+  std::uint64_t entries = 0;
+  std::uint64_t data_bytes = 0;
+  std::uint64_t index_bytes = 0;  // In memory.
+  std::uint64_t next_id = 0;
+  std::uint64_t index_io_errors = 0;
+  std::uint64_t data_io_errors = 0;
+  std::int64_t last_io_error_unix_s = 0;
+};
+
+enum class SetOutcome { kStored, kIdentical };
+
+// One namespace. Thread-safe; shared by its sessions, and usable until destroyed even after it was
+// dropped from the engine (then every call answers kNotFound... see is_dropped()).
+class EngineNamespace {
+ public:
+  virtual ~EngineNamespace() = default;
+
+  virtual const std::string& name() const = 0;
+  virtual NamespaceSettings settings() const = 0;
+  virtual NamespaceCounters counters() const = 0;
+  // True once drop_namespace() was called on it: sessions disconnect.
+  virtual bool is_dropped() const = 0;
+
+  // User mode: stores under `key`. Sequential mode: an empty key allocates the next id; a key of 8
+  // little-endian bytes updates a live id (and consumes an id, as the original does).
+  // Errors: kInvalidArgument (user mode: empty key; sequential: unknown, deleted or malformed id), kTooBig,
+  // kNoSpace (limit), kPermission (worm and the key exists), kIo.
+  struct SetResult {
+    Buffer key;
+    SetOutcome outcome = SetOutcome::kStored;
+  };
+  virtual Result<SetResult> set(Bytes key, Bytes value, std::uint32_t unix_time_s) = 0;
+  // nullopt: no such key. kCorruption when the checksum of the entry fails, kIo when it cannot be read.
+  virtual Result<std::optional<Buffer>> get(Bytes key) = 0;
+  // False: no such key. kPermission under worm.
+  virtual Result<bool> remove(Bytes key) = 0;
+  virtual Result<bool> exists(Bytes key) = 0;
+  virtual Result<std::optional<std::uint64_t>> length(Bytes key) = 0;
+  virtual Result<CheckVerdict> check(Bytes key) = 0;
+  // Live entries after `cursor` (17 opaque bytes; empty: from the start), in write order; at most
+  // `entries_max`. A cursor stays valid when its key is deleted or replaced. kInvalidArgument: malformed.
+  virtual Result<ScanPage> scan(Bytes cursor, std::size_t entries_max) = 0;
+};
+
+struct EngineOptions {
+  std::string directory;  // Absolute; created when missing.
+  SyncPolicy sync = SyncPolicy::kInterval;
+  Duration sync_interval = std::chrono::seconds(1);
+  std::uint64_t data_file_bytes_max = 256 * kMiB;
+  // The mode of namespaces made without saying one.
+  NamespaceMode default_mode = NamespaceMode::kUser;
+};
+
+class Engine {
+ public:
+  // Errors: kBusy (another process has the directory), kCorruption (names the file and what to do), kIo,
+  // kUnsupported (a newer format). `disk`, `clock` and `random` must outlive the engine.
+  static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, Disk& disk, Clock& clock,
+                                              Random& random);
+  virtual ~Engine() = default;
+
+  // The namespace "default" always exists.
+  virtual std::shared_ptr<EngineNamespace> find_namespace(std::string_view name) = 0;
+  virtual std::vector<std::string> namespace_names() = 0;
+  // kExists; kInvalidArgument for a name that is not allowed ("." "..", empty, with '/', over 128 bytes).
+  virtual Result<std::shared_ptr<EngineNamespace>> create_namespace(std::string_view name,
+                                                                    const NamespaceSettings& settings) = 0;
+  // Removes its files. kPermission for "default", kNotFound.
+  virtual Status drop_namespace(std::string_view name) = 0;
+  // kPermission when the mode of a namespace that was ever written to changes; kNotFound.
+  virtual Status change_settings(std::string_view name, const NamespaceSettings& settings) = 0;
+
+  // Makes everything acknowledged so far durable.
+  virtual Status sync() = 0;
+
+  virtual Result<SpaceInfo> space() = 0;
+  // Random for each open: how clients notice a restart.
+  virtual const std::string& instance_id() const = 0;
+};
+
+}  // namespace qsfs::zdb
