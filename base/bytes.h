@@ -87,8 +87,8 @@ class ByteWriter {
   Buffer& out_;
 };
 
-// Reads from a span without ever passing its end: the first short read sets failed(), and every later
-// read returns zero or an empty span. Check failed() once at the end.
+// Reads from a span without ever passing its end: the first short read sets failed(), and every
+// later read returns zero or an empty span. Check failed() once at the end.
 class ByteReader {
  public:
   explicit ByteReader(Bytes in) : in_(in) {}

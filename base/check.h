@@ -1,5 +1,5 @@
-// Assertions. QSFS_CHECK is on in every build and is for our own mistakes only: bytes from the disk,
-// the wire or the user give an Error, never an abort.
+// Assertions. QSFS_CHECK is on in every build and is for our own mistakes only: bytes from the
+// disk, the wire or the user give an Error, never an abort.
 #pragma once
 
 namespace qsfs {

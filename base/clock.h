@@ -18,8 +18,8 @@ class Clock {
   virtual ~Clock() = default;
   virtual MonotonicTime now() const = 0;
   virtual WallTime wall() const = 0;
-  // Returns after `duration`; a simulated clock advances itself and returns at once. Only for back-off;
-  // never to wait for a condition.
+  // Returns after `duration`; a simulated clock advances itself and returns at once. Only for
+  // back-off; never to wait for a condition.
   virtual void sleep_for(Duration duration) = 0;
 };
 

@@ -1,7 +1,8 @@
-// The Disk seam: every byte that the core keeps on the local disk goes through it, mapped memory included.
+// The Disk seam: every byte that the core keeps on the local disk goes through it, mapped memory
+// included.
 //
-// PosixDisk (base/posix_disk.h) is the machine's; tests/sim has one that keeps a written and a synced
-// image and loses, tears and refuses as a real disk does.
+// PosixDisk (base/posix_disk.h) is the machine's; tests/sim has one that keeps a written and a
+// synced image and loses, tears and refuses as a real disk does.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,9 @@
 
 namespace qsfs {
 
-// A shared mapping of the start of a file. What is stored in it survives the death of the process at
-// once, and a power loss after the file's datasync(). Unmapped by the destructor; must not outlive the file's Disk.
+// A shared mapping of the start of a file. What is stored in it survives the death of the process
+// at once, and a power loss after the file's datasync(). Unmapped by the destructor; must not
+// outlive the file's Disk.
 class Mapping {
  public:
   virtual ~Mapping() = default;
@@ -85,7 +87,8 @@ class Disk {
   // Makes creations, removals and renames in `path` durable.
   virtual Status sync_directory(const std::string& path) = 0;
   virtual Result<SpaceInfo> space(const std::string& path) = 0;
-  // Creates the file when needed. kBusy when another process (or another lock of this one) holds it.
+  // Creates the file when needed. kBusy when another process (or another lock of this one) holds
+  // it.
   virtual Result<std::unique_ptr<FileLock>> lock_file(const std::string& path) = 0;
 };
 

@@ -1,7 +1,7 @@
 // Named points between two durable effects, where a simulation or a test ends the world.
 //
-// A failpoint costs one relaxed atomic load when nothing is armed. In a real process the environment
-// variable QSFS_FAILPOINT=name kills it (SIGKILL) the first time it gets there, and
+// A failpoint costs one relaxed atomic load when nothing is armed. In a real process the
+// environment variable QSFS_FAILPOINT=name kills it (SIGKILL) the first time it gets there, and
 // QSFS_FAILPOINT=name:N the Nth time.
 #pragma once
 

@@ -16,8 +16,8 @@ constexpr std::size_t kFileSizeMax = 10 << 20;
 constexpr std::size_t kFilesKept = 5;
 
 std::shared_ptr<spdlog::logger> make_default() {
-  auto made = std::make_shared<spdlog::logger>("qsfs",
-                                               std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto made = std::make_shared<spdlog::logger>(
+      "qsfs", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   made->set_level(spdlog::level::warn);
   return made;
 }
@@ -30,11 +30,16 @@ std::shared_ptr<spdlog::logger>& logger() {
 
 spdlog::level::level_enum to_spdlog(Level level) {
   switch (level) {
-    case Level::kDebug: return spdlog::level::debug;
-    case Level::kInfo: return spdlog::level::info;
-    case Level::kWarn: return spdlog::level::warn;
-    case Level::kError: return spdlog::level::err;
-    case Level::kOff: return spdlog::level::off;
+    case Level::kDebug:
+      return spdlog::level::debug;
+    case Level::kInfo:
+      return spdlog::level::info;
+    case Level::kWarn:
+      return spdlog::level::warn;
+    case Level::kError:
+      return spdlog::level::err;
+    case Level::kOff:
+      return spdlog::level::off;
   }
   return spdlog::level::info;
 }
@@ -63,7 +68,7 @@ Status start(const Options& options) {
     try {
       made = std::make_shared<spdlog::logger>(
           "qsfs", std::make_shared<spdlog::sinks::rotating_file_sink_mt>(options.file, kFileSizeMax,
-                                                                          kFilesKept));
+                                                                         kFilesKept));
     } catch (const spdlog::spdlog_ex& error) {
       return fail(Errc::kIo, std::string("log file ") + options.file + ": " + error.what());
     }
@@ -77,9 +82,7 @@ Status start(const Options& options) {
 
 bool enabled(Level level) { return logger()->should_log(to_spdlog(level)); }
 
-void write(Level level, std::string_view message) {
-  logger()->log(to_spdlog(level), message);
-}
+void write(Level level, std::string_view message) { logger()->log(to_spdlog(level), message); }
 
 void flush() { logger()->flush(); }
 

@@ -28,8 +28,8 @@ void flush();
 
 }  // namespace qsfs::log
 
-#define QSFS_LOG(level, ...)                                             \
-  do {                                                                   \
+#define QSFS_LOG(level, ...)                                                                \
+  do {                                                                                      \
     if (::qsfs::log::enabled(level)) ::qsfs::log::write(level, ::fmt::format(__VA_ARGS__)); \
   } while (false)
 #define QSFS_LOG_DEBUG(...) QSFS_LOG(::qsfs::log::Level::kDebug, __VA_ARGS__)

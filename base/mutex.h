@@ -1,6 +1,7 @@
 // Mutex, MutexLock and CondVar with clang's thread-safety annotations.
 //
-// The lock order of the filesystem is in fs/LOCKING.md. No lock is held over a network call, an fsync or a FUSE reply.
+// The lock order of the filesystem is in fs/LOCKING.md. No lock is held over a network call, an
+// fsync or a FUSE reply.
 #pragma once
 
 #include <chrono>

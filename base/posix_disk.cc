@@ -98,7 +98,7 @@ class PosixFile final : public DiskFile {
 
  private:
   Result<struct stat> stat_file() {
-    struct stat info {};
+    struct stat info{};
     if (::fstat(fd_.get(), &info) != 0) return fail_errno(errno, "stat " + path_);
     return info;
   }
@@ -117,11 +117,16 @@ class PosixLock final : public FileLock {
 
 int open_flags(OpenMode mode) {
   switch (mode) {
-    case OpenMode::kRead: return O_RDONLY;
-    case OpenMode::kReadWrite: return O_RDWR;
-    case OpenMode::kCreate: return O_RDWR | O_CREAT | O_TRUNC;
-    case OpenMode::kCreateNew: return O_RDWR | O_CREAT | O_EXCL;
-    case OpenMode::kOpenOrCreate: return O_RDWR | O_CREAT;
+    case OpenMode::kRead:
+      return O_RDONLY;
+    case OpenMode::kReadWrite:
+      return O_RDWR;
+    case OpenMode::kCreate:
+      return O_RDWR | O_CREAT | O_TRUNC;
+    case OpenMode::kCreateNew:
+      return O_RDWR | O_CREAT | O_EXCL;
+    case OpenMode::kOpenOrCreate:
+      return O_RDWR | O_CREAT;
   }
   return O_RDONLY;
 }
@@ -169,7 +174,7 @@ class PosixDisk final : public Disk {
   }
 
   Result<FileInfo> stat(const std::string& path) override {
-    struct stat info {};
+    struct stat info{};
     if (::stat(path.c_str(), &info) != 0) return fail_errno(errno, "stat " + path);
     return FileInfo{.is_directory = S_ISDIR(info.st_mode),
                     .size = static_cast<std::uint64_t>(info.st_size),
@@ -183,7 +188,7 @@ class PosixDisk final : public Disk {
   }
 
   Result<SpaceInfo> space(const std::string& path) override {
-    struct statvfs info {};
+    struct statvfs info{};
     if (::statvfs(path.c_str(), &info) != 0) return fail_errno(errno, "statvfs " + path);
     return SpaceInfo{.total_bytes = info.f_blocks * info.f_frsize,
                      .free_bytes = info.f_bavail * info.f_frsize};

@@ -69,8 +69,8 @@ Errc errc_from_errno(int sys_errno) {
 std::string Error::message() const {
   std::string text = context;
   if (!text.empty()) text += ": ";
-  text += sys_errno != 0 ? std::generic_category().message(sys_errno)
-                         : std::string(to_string(code));
+  text +=
+      sys_errno != 0 ? std::generic_category().message(sys_errno) : std::string(to_string(code));
   return text;
 }
 

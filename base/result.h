@@ -13,35 +13,35 @@ namespace qsfs {
 
 // One table for the whole project. to_errno() maps each to what a system call would answer.
 enum class Errc {
-  kInternal = 1,      // A broken assumption of ours.
-  kInvalidArgument,   // Bad configuration, command line or parameter.
-  kNotFound,          // ENOENT.
-  kExists,            // EEXIST.
-  kNotDirectory,      // ENOTDIR.
-  kIsDirectory,       // EISDIR.
-  kNotEmpty,          // ENOTEMPTY.
-  kNameTooLong,       // ENAMETOOLONG.
-  kNoData,            // ENODATA: the extended attribute does not exist.
-  kRange,             // ERANGE: the caller's buffer is too small.
-  kTooBig,            // E2BIG: a value over its limit.
-  kFileTooBig,        // EFBIG.
-  kTooManyLinks,      // EMLINK.
-  kNoSpace,           // ENOSPC, locally or on a backend.
-  kQuota,             // EDQUOT.
-  kReadOnly,          // EROFS: the volume is read-only, or another machine has claimed it.
-  kPermission,        // EPERM.
-  kAccess,            // EACCES: wrong password, or the namespace does not let us.
-  kUnsupported,       // EOPNOTSUPP.
-  kBusy,              // EBUSY: in use by another process.
-  kIo,                // EIO from the local disk.
-  kCorruption,        // Bytes that fail their checksum, MAC or format.
-  kUnavailable,       // A backend does not answer, or too few do.
-  kTimeout,           // A deadline passed.
-  kProtocol,          // A backend answered with something that the protocol does not allow.
-  kLocked,            // The namespace is locked or frozen by its operator.
-  kCancelled,         // The process is stopping.
-  kConflict,          // A newer generation exists.
-  kNoMemory,          // A bounded allocation would be exceeded.
+  kInternal = 1,     // A broken assumption of ours.
+  kInvalidArgument,  // Bad configuration, command line or parameter.
+  kNotFound,         // ENOENT.
+  kExists,           // EEXIST.
+  kNotDirectory,     // ENOTDIR.
+  kIsDirectory,      // EISDIR.
+  kNotEmpty,         // ENOTEMPTY.
+  kNameTooLong,      // ENAMETOOLONG.
+  kNoData,           // ENODATA: the extended attribute does not exist.
+  kRange,            // ERANGE: the caller's buffer is too small.
+  kTooBig,           // E2BIG: a value over its limit.
+  kFileTooBig,       // EFBIG.
+  kTooManyLinks,     // EMLINK.
+  kNoSpace,          // ENOSPC, locally or on a backend.
+  kQuota,            // EDQUOT.
+  kReadOnly,         // EROFS: the volume is read-only, or another machine has claimed it.
+  kPermission,       // EPERM.
+  kAccess,           // EACCES: wrong password, or the namespace does not let us.
+  kUnsupported,      // EOPNOTSUPP.
+  kBusy,             // EBUSY: in use by another process.
+  kIo,               // EIO from the local disk.
+  kCorruption,       // Bytes that fail their checksum, MAC or format.
+  kUnavailable,      // A backend does not answer, or too few do.
+  kTimeout,          // A deadline passed.
+  kProtocol,         // A backend answered with something that the protocol does not allow.
+  kLocked,           // The namespace is locked or frozen by its operator.
+  kCancelled,        // The process is stopping.
+  kConflict,         // A newer generation exists.
+  kNoMemory,         // A bounded allocation would be exceeded.
 };
 
 struct Error {
@@ -82,15 +82,15 @@ std::unexpected<Error> with_context(Error error, std::string_view noun);
 #define QSFS_CONCAT(a, b) QSFS_CONCAT_INNER(a, b)
 
 // Returns from the calling function with the error, if `expr` is one.
-#define QSFS_TRY(expr)                                                          \
-  do {                                                                          \
-    if (auto qsfs_try_result = (expr); !qsfs_try_result)                        \
+#define QSFS_TRY(expr)                                                           \
+  do {                                                                           \
+    if (auto qsfs_try_result = (expr); !qsfs_try_result)                         \
       return std::unexpected<::qsfs::Error>(std::move(qsfs_try_result).error()); \
   } while (false)
 
 // Declares or assigns `lhs` from the value of `expr`, or returns its error.
 #define QSFS_ASSIGN(lhs, expr) QSFS_ASSIGN_INNER(QSFS_CONCAT(qsfs_assign_, __LINE__), lhs, expr)
-#define QSFS_ASSIGN_INNER(tmp, lhs, expr)                              \
-  auto tmp = (expr);                                                   \
+#define QSFS_ASSIGN_INNER(tmp, lhs, expr)                                  \
+  auto tmp = (expr);                                                       \
   if (!tmp) return std::unexpected<::qsfs::Error>(std::move(tmp).error()); \
   lhs = std::move(*tmp)

@@ -1,5 +1,5 @@
-// Runs pieces of one job side by side: the same code uses a pool of threads in production and runs in
-// the caller's thread, in order, in a simulation.
+// Runs pieces of one job side by side: the same code uses a pool of threads in production and runs
+// in the caller's thread, in order, in a simulation.
 #pragma once
 
 #include <condition_variable>
@@ -19,7 +19,8 @@ namespace qsfs {
 class TaskRunner {
  public:
   virtual ~TaskRunner() = default;
-  // Runs `task` at some time, possibly before returning (inline runner). Blocks while the queue is full.
+  // Runs `task` at some time, possibly before returning (inline runner). Blocks while the queue is
+  // full.
   virtual void submit(std::function<void()> task) = 0;
   // How many tasks may run at once; 1 for the inline runner.
   virtual std::size_t width() const = 0;
@@ -32,8 +33,9 @@ class InlineRunner final : public TaskRunner {
   std::size_t width() const override { return 1; }
 };
 
-// `threads` workers over a queue of at most `queue_len_max` tasks. The destructor runs what is queued,
-// then joins. A task must not submit to its own pool and wait: with every worker waiting nothing would run.
+// `threads` workers over a queue of at most `queue_len_max` tasks. The destructor runs what is
+// queued, then joins. A task must not submit to its own pool and wait: with every worker waiting
+// nothing would run.
 class ThreadPool final : public TaskRunner {
  public:
   struct Options {
@@ -59,8 +61,8 @@ class ThreadPool final : public TaskRunner {
   std::vector<std::jthread> threads_;
 };
 
-// A group of tasks of one job on a runner; wait() returns when all have ended. The destructor waits too.
-// Thread-safe.
+// A group of tasks of one job on a runner; wait() returns when all have ended. The destructor waits
+// too. Thread-safe.
 class TaskGroup {
  public:
   explicit TaskGroup(TaskRunner& runner) : runner_(runner) {}

@@ -27,10 +27,11 @@ class Aead {
   Aead& operator=(Aead&&) noexcept;
   ~Aead();
 
-  // `out` has plaintext.size() + kAeadTagLen bytes: ciphertext, then tag. May be the plaintext's own place.
+  // `out` has plaintext.size() + kAeadTagLen bytes: ciphertext, then tag. May be the plaintext's
+  // own place.
   void seal(std::uint64_t counter, Bytes associated_data, Bytes plaintext, MutableBytes out) const;
-  // `out` has sealed.size() - kAeadTagLen bytes; may be the sealed bytes' own place. kCorruption when the
-  // tag does not fit (or `sealed` is shorter than a tag); `out` is then zeroed.
+  // `out` has sealed.size() - kAeadTagLen bytes; may be the sealed bytes' own place. kCorruption
+  // when the tag does not fit (or `sealed` is shorter than a tag); `out` is then zeroed.
   Status open(std::uint64_t counter, Bytes associated_data, Bytes sealed, MutableBytes out) const;
 
   [[nodiscard]] AeadAlgorithm algorithm() const;
@@ -41,8 +42,9 @@ class Aead {
   std::unique_ptr<Impl> impl_;
 };
 
-// For small things under a long-lived key (manifests, heads): XChaCha20-Poly1305 with a random 192-bit nonce in
-// front, whose collisions are out of reach. Output: nonce (24), ciphertext, tag (16).
+// For small things under a long-lived key (manifests, heads): XChaCha20-Poly1305 with a random
+// 192-bit nonce in front, whose collisions are out of reach. Output: nonce (24), ciphertext, tag
+// (16).
 Buffer seal_with_random_nonce(const SecretKey& key, Bytes associated_data, Bytes plaintext);
 Result<Buffer> open_with_random_nonce(const SecretKey& key, Bytes associated_data, Bytes sealed);
 

@@ -14,9 +14,9 @@ inline constexpr std::size_t kMacLen = 16;
 using Mac = std::array<std::byte, kMacLen>;
 using Hash256 = std::array<std::byte, 32>;
 
-// A 128-bit MAC under a key that serves one object. `counter` is different for each message under the key
-// (stripe number and shard index). Thread-safe. Which construction it is, is settled by bench/crypto_bench and written
-// in zstor/FORMAT.md; it cannot change without a new shard version.
+// A 128-bit MAC under a key that serves one object. `counter` is different for each message under
+// the key (stripe number and shard index). Thread-safe. Which construction it is, is settled by
+// bench/crypto_bench and written in zstor/FORMAT.md; it cannot change without a new shard version.
 class ShardMac {
  public:
   explicit ShardMac(const SecretKey& key);
@@ -27,7 +27,8 @@ class ShardMac {
   // The MAC over header followed by payload.
   [[nodiscard]] Mac compute(std::uint64_t counter, Bytes header, Bytes payload) const;
   // In constant time.
-  [[nodiscard]] bool verify(std::uint64_t counter, Bytes header, Bytes payload, const Mac& mac) const;
+  [[nodiscard]] bool verify(std::uint64_t counter, Bytes header, Bytes payload,
+                            const Mac& mac) const;
 
  private:
   struct Impl;

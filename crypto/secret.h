@@ -13,8 +13,8 @@ namespace qsfs::crypto {
 
 inline constexpr std::size_t kKeyLen = 32;
 
-// 32 secret bytes in guarded memory (sodium_malloc). Movable, not copyable; an empty one (moved-from) has no bytes.
-// Immutable after construction, hence thread-safe.
+// 32 secret bytes in guarded memory (sodium_malloc). Movable, not copyable; an empty one
+// (moved-from) has no bytes. Immutable after construction, hence thread-safe.
 class SecretKey {
  public:
   // Copies 32 bytes and leaves the source as it is: the caller wipes it.
@@ -24,7 +24,8 @@ class SecretKey {
   static SecretKey generate();
 
   [[nodiscard]] Bytes bytes() const;
-  // A key for one purpose: BLAKE2b-256 keyed with this key over (context, salt). `context` separates uses
+  // A key for one purpose: BLAKE2b-256 keyed with this key over (context, salt). `context`
+  // separates uses
   // ("qsfs object aead"…), `salt` separates instances.
   [[nodiscard]] SecretKey derive(std::string_view context, Bytes salt) const;
   [[nodiscard]] SecretKey clone() const;

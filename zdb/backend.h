@@ -1,7 +1,9 @@
-// Backend: one namespace on one 0-DB, as the object store sees it. The narrow edge between zdb/ and everything above.
+// Backend: one namespace on one 0-DB, as the object store sees it. The narrow edge between zdb/ and
+// everything above.
 //
-// Implementations: RemoteBackend (a server, over TCP or a Unix socket), EmbeddedBackend (an engine in
-// this process, `dir:PATH`), and the simulated one of the tests. All pass tests/contract/backend_contract.h.
+// Implementations: RemoteBackend (a server, over TCP or a Unix socket), EmbeddedBackend (an engine
+// in this process, `dir:PATH`), and the simulated one of the tests. All pass
+// tests/contract/backend_contract.h.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +39,8 @@ struct NamespaceInfo {
   std::uint64_t data_bytes = 0;        // Live payload.
   std::uint64_t data_limit_bytes = 0;  // 0: no limit.
   std::uint64_t index_bytes = 0;
-  // min(limit - data_bytes where limited, free disk where told); UINT64_MAX when the server tells neither.
+  // min(limit - data_bytes where limited, free disk where told); UINT64_MAX when the server tells
+  // neither.
   std::uint64_t free_bytes = 0;
   std::uint64_t index_io_errors = 0;
   std::uint64_t data_io_errors = 0;
@@ -73,17 +76,19 @@ struct BackendStats {
   std::uint64_t bytes_received = 0;
 };
 
-// Thread-safe. Every call ends by its `timeout` at the latest (kTimeout). Errors common to all calls:
-// kUnavailable (cannot connect, connection lost: the outcome of a write is then unknown), kTimeout,
-// kProtocol, kAccess (password refused, read-only access), kLocked, kIo (the server's disk), kNotFound
-// only where said. After a lost connection a call may have taken effect; keys in user mode make a retry idempotent.
+// Thread-safe. Every call ends by its `timeout` at the latest (kTimeout). Errors common to all
+// calls: kUnavailable (cannot connect, connection lost: the outcome of a write is then unknown),
+// kTimeout, kProtocol, kAccess (password refused, read-only access), kLocked, kIo (the server's
+// disk), kNotFound only where said. After a lost connection a call may have taken effect; keys in
+// user mode make a retry idempotent.
 class Backend {
  public:
   virtual ~Backend() = default;
 
-  // Stores `value` and returns its key. User mode: `key` has 1 to 255 bytes and is returned. Sequential
-  // mode: an empty `key` allocates an id of 8 bytes. Identical data already there is success.
-  // kNoSpace: the namespace or its disk is full. kTooBig: key or value over the limit; nothing was sent.
+  // Stores `value` and returns its key. User mode: `key` has 1 to 255 bytes and is returned.
+  // Sequential mode: an empty `key` allocates an id of 8 bytes. Identical data already there is
+  // success. kNoSpace: the namespace or its disk is full. kTooBig: key or value over the limit;
+  // nothing was sent.
   virtual Result<Buffer> set(Bytes key, Bytes value, Duration timeout) = 0;
 
   // nullopt: no such key.
@@ -100,7 +105,8 @@ class Backend {
   // Verifies on the server, without sending the payload.
   virtual Result<CheckVerdict> check(Bytes key, Duration timeout) = 0;
 
-  // One page of the live keys after `cursor`, in the server's order; an empty cursor starts at the first.
+  // One page of the live keys after `cursor`, in the server's order; an empty cursor starts at the
+  // first.
   virtual Result<ScanPage> scan(Bytes cursor, Duration timeout) = 0;
 
   virtual Result<NamespaceInfo> info(Duration timeout) = 0;

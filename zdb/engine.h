@@ -1,9 +1,10 @@
 // The 0-DB storage engine: namespaces of keys and values in append-only data files with an index.
 // Embedded by EmbeddedBackend (`dir:PATH`) and served by qsfs-zdb. The format is in zdb/FORMAT.md.
 //
-// Engine: owns the directory (an owner lock keeps a second process out) and its namespaces. Thread-safe.
-// What survives a crash: everything acknowledged under SyncPolicy::kAlways; a prefix of what was
-// acknowledged under the others, and all of it when only the process died. A torn tail is cut.
+// Engine: owns the directory (an owner lock keeps a second process out) and its namespaces.
+// Thread-safe. What survives a crash: everything acknowledged under SyncPolicy::kAlways; a prefix
+// of what was acknowledged under the others, and all of it when only the process died. A torn tail
+// is cut.
 #pragma once
 
 #include <cstdint>
@@ -60,14 +61,15 @@ class EngineNamespace {
 
   // User mode: stores under `key`. Sequential mode: an empty key allocates the next id; a key of 8
   // little-endian bytes updates a live id (and consumes an id, as the original does).
-  // Errors: kInvalidArgument (user mode: empty key; sequential: unknown, deleted or malformed id), kTooBig,
-  // kNoSpace (limit), kPermission (worm and the key exists), kIo.
+  // Errors: kInvalidArgument (user mode: empty key; sequential: unknown, deleted or malformed id),
+  // kTooBig, kNoSpace (limit), kPermission (worm and the key exists), kIo.
   struct SetResult {
     Buffer key;
     SetOutcome outcome = SetOutcome::kStored;
   };
   virtual Result<SetResult> set(Bytes key, Bytes value, std::uint32_t unix_time_s) = 0;
-  // nullopt: no such key. kCorruption when the checksum of the entry fails, kIo when it cannot be read.
+  // nullopt: no such key. kCorruption when the checksum of the entry fails, kIo when it cannot be
+  // read.
   virtual Result<std::optional<Buffer>> get(Bytes key) = 0;
   // False: no such key. kPermission under worm.
   virtual Result<bool> remove(Bytes key) = 0;
@@ -75,7 +77,8 @@ class EngineNamespace {
   virtual Result<std::optional<std::uint64_t>> length(Bytes key) = 0;
   virtual Result<CheckVerdict> check(Bytes key) = 0;
   // Live entries after `cursor` (17 opaque bytes; empty: from the start), in write order; at most
-  // `entries_max`. A cursor stays valid when its key is deleted or replaced. kInvalidArgument: malformed.
+  // `entries_max`. A cursor stays valid when its key is deleted or replaced. kInvalidArgument:
+  // malformed.
   virtual Result<ScanPage> scan(Bytes cursor, std::size_t entries_max) = 0;
 };
 
@@ -90,18 +93,19 @@ struct EngineOptions {
 
 class Engine {
  public:
-  // Errors: kBusy (another process has the directory), kCorruption (names the file and what to do), kIo,
-  // kUnsupported (a newer format). `disk`, `clock` and `random` must outlive the engine.
-  static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, Disk& disk, Clock& clock,
-                                              Random& random);
+  // Errors: kBusy (another process has the directory), kCorruption (names the file and what to do),
+  // kIo, kUnsupported (a newer format). `disk`, `clock` and `random` must outlive the engine.
+  static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, Disk& disk,
+                                              Clock& clock, Random& random);
   virtual ~Engine() = default;
 
   // The namespace "default" always exists.
   virtual std::shared_ptr<EngineNamespace> find_namespace(std::string_view name) = 0;
   virtual std::vector<std::string> namespace_names() = 0;
-  // kExists; kInvalidArgument for a name that is not allowed ("." "..", empty, with '/', over 128 bytes).
-  virtual Result<std::shared_ptr<EngineNamespace>> create_namespace(std::string_view name,
-                                                                    const NamespaceSettings& settings) = 0;
+  // kExists; kInvalidArgument for a name that is not allowed ("." "..", empty, with '/', over 128
+  // bytes).
+  virtual Result<std::shared_ptr<EngineNamespace>> create_namespace(
+      std::string_view name, const NamespaceSettings& settings) = 0;
   // Removes its files. kPermission for "default", kNotFound.
   virtual Status drop_namespace(std::string_view name) = 0;
   // kPermission when the mode of a namespace that was ever written to changes; kNotFound.
