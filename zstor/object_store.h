@@ -1,0 +1,163 @@
+// ObjectStore: byte strings, cut into stripes, compressed, sealed, erasure-coded and spread over
+// the data backends of a configuration.
+//
+// Owns its backends. Thread-safe. Manifests are returned to the caller, who keeps them (and
+// publishes them in the MetaStore); the shards alone are self-describing.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/disk.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "base/task_runner.h"
+#include "zdb/backend.h"
+#include "zdb/connect.h"
+#include "zstor/config.h"
+#include "zstor/manifest.h"
+#include "zstor/meta_store.h"
+
+namespace qsfs::zstor {
+
+// Where put() reads from: bytes in order.
+class Source {
+ public:
+  virtual ~Source() = default;
+  // Fills `out` unless the source ends first; returns how many bytes there were.
+  virtual Result<std::size_t> read(MutableBytes out) = 0;
+};
+
+struct PutOptions {
+  ObjectId id;
+  std::uint64_t generation = 1;
+  std::string label;
+  // Checked between stripes; put() then returns kCancelled.
+  std::function<bool()> cancelled;
+};
+
+struct ReadOptions {
+  Duration timeout = std::chrono::seconds(10);
+};
+
+enum class VerifyMode {
+  kCheck,     // The server's own CHECK of each shard.
+  kReadBack,  // Fetch each shard and verify its MAC.
+};
+
+struct ShardFault {
+  std::uint32_t stripe = 0;
+  unsigned index = 0;
+  Errc reason = Errc::kInternal;  // kNotFound, kCorruption, kUnavailable, kTimeout…
+};
+
+struct VerifyReport {
+  std::uint64_t shards_checked = 0;
+  std::vector<ShardFault> faults;  // At most kVerifyFaultsMax; then `truncated`.
+  bool truncated = false;
+  unsigned good_shards_min = 0;  // In the worst stripe.
+};
+
+enum class BackendState {
+  kUnknown,
+  kHealthy,
+  kFull,
+  kLocked,
+  kSlow,
+  kUnreachable,
+  kWrongCredentials,
+  kWiped,
+  kCorrupt
+};
+std::string_view to_string(BackendState state);
+
+struct BackendStatus {
+  std::string address;
+  std::string name_space;
+  bool is_meta = false;
+  std::size_t group = 0;
+  BackendState state = BackendState::kUnknown;
+  WallTime since{};
+  double latency_ms = 0;
+  std::optional<zdb::NamespaceInfo> info;  // From the last probe that was answered.
+  zdb::BackendStats stats;
+  std::string last_error;
+};
+
+struct StoreCounters {
+  std::uint64_t stripes_encoded = 0;
+  std::uint64_t stripes_decoded = 0;
+  std::uint64_t shards_written = 0;
+  std::uint64_t shards_read = 0;      // Fetched from a backend, good or bad.
+  std::uint64_t shards_bad = 0;       // Failed their MAC or header.
+  std::uint64_t shards_replaced = 0;  // A SET failed and went elsewhere.
+  std::uint64_t stripes_reconstructed = 0;
+  std::uint64_t plain_bytes_written = 0;
+  std::uint64_t stored_bytes_written = 0;
+  std::uint64_t plain_bytes_read = 0;
+};
+
+struct StoreDependencies {
+  Clock& clock;
+  Random& random;
+  TaskRunner& cpu;  // Encodes stripes; an InlineRunner in simulations.
+  TaskRunner& io;   // Waits for backends; an InlineRunner in simulations.
+  // Makes a backend from its options; zdb::make_backend in production.
+  std::function<Result<std::unique_ptr<zdb::Backend>>(const zdb::BackendOptions&)> make_backend;
+};
+
+class ObjectStore {
+ public:
+  // Does not wait for backends: those that are down may come back. `dependencies` outlive the
+  // store.
+  static Result<std::unique_ptr<ObjectStore>> open(std::shared_ptr<const Config> config,
+                                                   const StoreDependencies& dependencies);
+  virtual ~ObjectStore() = default;
+
+  // Stores the whole source; memory is bounded (kPutStripesInFlight stripes), whatever its length.
+  // A SET that fails is placed on another backend at once. Fewer than n usable backends: stored
+  // degraded with at least k + 1 shards (k when n == k), see Manifest::missing_shards_max(); fewer:
+  // kUnavailable or kNoSpace. After a failure the shards that were written are removed where
+  // reachable.
+  virtual Result<Manifest> put(Source& source, const PutOptions& options) = 0;
+
+  // Fills `out` from `offset`; touches only the stripes of that range. kInvalidArgument past the
+  // end; kUnavailable or kTimeout when fewer than k shards of a stripe answered in time;
+  // kCorruption when fewer than k of those that answered are intact.
+  virtual Status read(const Manifest& manifest, std::uint64_t offset, MutableBytes out,
+                      const ReadOptions& options) = 0;
+  // One whole stripe. REQUIRES: out.size() == manifest.stripes[stripe].plain_len.
+  virtual Status read_stripe(const Manifest& manifest, std::uint32_t stripe, MutableBytes out,
+                             const ReadOptions& options) = 0;
+
+  // Looks at every shard. Says what is wrong, repairs nothing.
+  virtual Result<VerifyReport> verify(const Manifest& manifest, VerifyMode mode) = 0;
+
+  // Rebuilds the shards that verify() finds bad or missing onto valid backends; updates the
+  // manifest (which the caller publishes, with a higher generation of the meta value) and verifies
+  // the new shards.
+  virtual Result<VerifyReport> repair(Manifest& manifest, VerifyMode mode) = 0;
+
+  // Deletes the shards where reachable; a backend that is down keeps its garbage (counted in the
+  // result).
+  virtual Result<std::uint64_t> remove(const Manifest& manifest) = 0;
+
+  virtual MetaStore& meta() = 0;
+  // Asks every backend for its state (NSINFO, INFO), in parallel; updates statuses().
+  virtual void probe() = 0;
+  virtual std::vector<BackendStatus> statuses() const = 0;
+  virtual StoreCounters counters() const = 0;
+  virtual const Config& config() const = 0;
+  // Sum over the data backends of what plain bytes still fit: (total, free), both after redundancy.
+  virtual SpaceInfo space() const = 0;
+};
+
+inline constexpr std::size_t kVerifyFaultsMax = 1024;
+
+}  // namespace qsfs::zstor
