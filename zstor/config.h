@@ -20,6 +20,7 @@
 #include "base/result.h"
 #include "crypto/secret.h"
 #include "zdb/backend.h"
+#include "zstor/manifest.h"
 #include "zstor/placement.h"
 
 namespace qsfs::zstor {
@@ -60,21 +61,16 @@ std::string uuid_to_string(const Uuid& uuid);
 // Accepts the same in either case; nullopt for anything else.
 std::optional<Uuid> parse_uuid(std::string_view text);
 
-// What manifests name a backend by: the first 16 bytes of BLAKE2b-256 over ("qsfs backend v1", 0,
-// address, 0, namespace), with the address as BackendAddress::to_string() writes it. It does not
-// depend on the password, the role or the place in the file.
-struct BackendId {
-  std::array<std::byte, 16> bytes{};
-  auto operator<=>(const BackendId&) const = default;
-};
+// What manifests name a backend by (BackendId): the first 16 bytes of BLAKE2b-256 over
+// ("qsfs backend v1", 0, address, 0, namespace), with the address as BackendAddress::to_string()
+// writes it. It does not depend on the password, the role or the place in the file.
 BackendId make_backend_id(const zdb::BackendAddress& address, std::string_view name_space);
-std::string to_string(const BackendId& id);  // 32 hexadecimal digits.
 
 struct BackendConfig {
   zdb::BackendAddress address;
   std::string name_space = "default";
   Password password;
-  BackendId id;  // make_backend_id(address, name_space).
+  BackendId id{};  // make_backend_id(address, name_space).
 
   // "address/namespace", for messages.
   [[nodiscard]] std::string to_string() const;
@@ -97,10 +93,8 @@ struct EncryptionConfig {
                                                  // after parsing.
 };
 
-enum class CompressionAlgorithm { kNone, kSnappy, kZstd };
-
 struct CompressionConfig {
-  CompressionAlgorithm algorithm = CompressionAlgorithm::kZstd;
+  Compression algorithm = Compression::kZstd;
   int level = 1;  // Of zstd: 1 to 19.
 };
 
@@ -245,7 +239,7 @@ Result<Duration> parse_duration(std::string_view text);
 std::string format_duration(Duration duration);
 
 std::string_view to_string(EncryptionAlgorithm algorithm);
-std::string_view to_string(CompressionAlgorithm algorithm);
+std::string_view to_string(Compression algorithm);
 std::string_view to_string(Durability durability);
 std::string_view to_string(OnFull on_full);
 
