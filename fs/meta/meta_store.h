@@ -1,0 +1,88 @@
+// MetaStore: the ordered key-value index that the journal builds. One small interface, so that the
+// engine behind it can be changed.
+//
+// Thread-safe. Never ahead of the durable journal (R5): before any of its own files is written, the
+// flush hook is called.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/disk.h"
+#include "base/result.h"
+#include "fs/log/lsn.h"
+
+namespace qsfs::fs {
+
+// Keys in [lower, upper), in order. Not thread-safe. Sees the store as it was when made. Must not
+// outlive the store.
+class MetaIterator {
+ public:
+  virtual ~MetaIterator() = default;
+  virtual bool valid() const = 0;
+  virtual void next() = 0;
+  // To the last key below the current one; invalid when there is none in the range.
+  virtual void previous() = 0;
+  // To the first key >= `key` / the last key <= `key`, within the range.
+  virtual void seek(Bytes key) = 0;
+  virtual void seek_for_previous(Bytes key) = 0;
+  // Views that live until the iterator moves.
+  virtual Bytes key() const = 0;
+  virtual Bytes value() const = 0;
+  // Check when valid() turned false.
+  virtual Status status() const = 0;
+};
+
+// The store at one moment.
+class MetaSnapshot {
+ public:
+  virtual ~MetaSnapshot() = default;
+  virtual Lsn lsn() const = 0;
+  virtual Result<std::optional<Buffer>> get(Bytes key) const = 0;
+  virtual std::unique_ptr<MetaIterator> iterate(Bytes lower, Bytes upper) const = 0;
+};
+
+struct MetaStoreOptions {
+  std::string directory;  // Created when missing.
+  std::uint64_t cache_bytes = 128 * kMiB;
+  std::uint64_t memtable_bytes = 32 * kMiB;
+  unsigned memtables_max = 2;
+  // Called before a memtable is written out; must make the journal durable up to everything
+  // applied. When it fails nothing is written and the store turns read-only.
+  std::function<Status()> before_flush;
+  // For simulations: no compaction in the background, so that a seed reproduces a run.
+  bool deterministic = false;
+};
+
+class MetaStore {
+ public:
+  // Errors: kCorruption (names the file and the remedy), kBusy, kIo. `disk` outlives the store.
+  static Result<std::unique_ptr<MetaStore>> open(const MetaStoreOptions& options, Disk& disk);
+  virtual ~MetaStore() = default;
+
+  // The LSN that the last applied batch brought the store to; zero for a new store.
+  virtual Lsn applied_lsn() const = 0;
+  // What of it would survive a crash without the journal.
+  virtual Lsn flushed_lsn() const = 0;
+
+  // Applies MutationBatch::encoded() atomically and moves the store to `lsn`. Callers are
+  // serialised by the log (R2).
+  virtual Status apply(Bytes mutations, Lsn lsn) = 0;
+
+  virtual Result<std::optional<Buffer>> get(Bytes key) const = 0;
+  virtual std::unique_ptr<MetaIterator> iterate(Bytes lower, Bytes upper) const = 0;
+  virtual std::unique_ptr<MetaSnapshot> snapshot() const = 0;
+
+  // Writes the memtable out; afterwards flushed_lsn() == applied_lsn() as of the call.
+  virtual Status flush() = 0;
+
+  // Local disk use and memory, for status and limits.
+  virtual std::uint64_t disk_bytes() const = 0;
+};
+
+}  // namespace qsfs::fs
