@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -31,8 +32,15 @@ class Aead {
   // own place.
   void seal(std::uint64_t counter, Bytes associated_data, Bytes plaintext, MutableBytes out) const;
   // `out` has sealed.size() - kAeadTagLen bytes; may be the sealed bytes' own place. kCorruption
-  // when the tag does not fit (or `sealed` is shorter than a tag); `out` is then zeroed.
+  // when the tag or a length does not fit; `out` is then zeroed.
   Status open(std::uint64_t counter, Bytes associated_data, Bytes sealed, MutableBytes out) const;
+
+  // The same with the sealed bytes in several places, which saves a copy where they are stored
+  // apart. The pieces' lengths add up to plaintext.size() + kAeadTagLen and may be any.
+  void seal_pieces(std::uint64_t counter, Bytes associated_data, Bytes plaintext,
+                   std::span<const MutableBytes> out) const;
+  Status open_pieces(std::uint64_t counter, Bytes associated_data, std::span<const Bytes> sealed,
+                     MutableBytes out) const;
 
   [[nodiscard]] AeadAlgorithm algorithm() const;
 

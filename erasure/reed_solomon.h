@@ -32,7 +32,8 @@ class ReedSolomon {
   // Restores shards from any k others. present[i] is the index of the shard present_bytes[i]:
   // exactly k, distinct. wanted[i] is the index of the shard to write to wanted_bytes[i] (data or
   // parity). All of one length. The decoding tables of a loss pattern are cached (at most
-  // kDecodeTablesMax patterns each). kInvalidArgument when an index repeats or is out of range.
+  // kDecodeTablesMax patterns of each (k, n), fewer of a wide code). kInvalidArgument when an index
+  // repeats or is out of range.
   Status reconstruct(std::span<const unsigned> present, std::span<const Bytes> present_bytes,
                      std::span<const unsigned> wanted,
                      std::span<const MutableBytes> wanted_bytes) const;
