@@ -56,6 +56,7 @@ struct FileInfo {
   bool is_directory = false;
   std::uint64_t size = 0;
   std::int64_t mtime_s = 0;
+  std::uint32_t permissions = 0600;  // The low 12 bits of the mode.
 };
 
 struct SpaceInfo {

@@ -178,7 +178,8 @@ class PosixDisk final : public Disk {
     if (::stat(path.c_str(), &info) != 0) return fail_errno(errno, "stat " + path);
     return FileInfo{.is_directory = S_ISDIR(info.st_mode),
                     .size = static_cast<std::uint64_t>(info.st_size),
-                    .mtime_s = info.st_mtim.tv_sec};
+                    .mtime_s = info.st_mtim.tv_sec,
+                    .permissions = info.st_mode & 07777U};
   }
 
   Status sync_directory(const std::string& path) override {
