@@ -73,8 +73,11 @@ struct Manifest {
   // kCorruption for anything that encode() would not write; allocation is bounded by the input's
   // length.
   static Result<Manifest> parse(Bytes encoded);
-  // BLAKE2b-256 of the encoding; what the next manifest of a chain holds.
+  // BLAKE2b-256 of the encoding.
   [[nodiscard]] Result<crypto::Hash256> hash() const;
+  // The same with every shard absent and no backends: what does not change when a repair moves
+  // shards. Chains are made of this one.
+  [[nodiscard]] Result<crypto::Hash256> content_hash() const;
 };
 
 inline constexpr std::size_t kManifestBytesMax = 8 * kMiB - 4096;

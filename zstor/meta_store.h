@@ -29,7 +29,9 @@ class MetaStore {
 
   // The value is readable on a majority when this returns success. kUnavailable otherwise: it may
   // then be on some backends, and a later read may or may not find it (a higher generation settles
-  // it). kConflict: a valid higher generation was met.
+  // it). kConflict: a valid higher generation was met, or another value of this generation; nothing
+  // was written. So a put() whose outcome is unknown is repeated with the same bytes, or with a
+  // higher generation.
   virtual Status put(std::string_view name, std::uint64_t generation, Bytes value) = 0;
 
   // nullopt: enough backends answered and none has it. kUnavailable: too few answered. kCorruption:

@@ -35,6 +35,9 @@ class Source {
 };
 
 struct PutOptions {
+  // REQUIRES: no manifest of this id and generation was ever published. Keys in user mode are made
+  // of both, so a second put() of the same writes over the shards of the first: after a failure or
+  // a crash that is what is wanted, under a published manifest it would destroy the object.
   ObjectId id;
   std::uint64_t generation = 1;
   std::string label;
@@ -88,6 +91,17 @@ struct BackendStatus {
   std::optional<zdb::NamespaceInfo> info;  // From the last probe that was answered.
   zdb::BackendStats stats;
   std::string last_error;
+  // How often the server was seen with another instance_id: what it acknowledged shortly before a
+  // restart has to be verified again.
+  std::uint64_t restarts = 0;
+};
+
+// A shard that a read found missing or bad; for the repair queue.
+struct SuspectShard {
+  ObjectId object;
+  std::uint64_t generation = 0;
+  std::string label;
+  ShardFault fault;
 };
 
 struct StoreCounters {
@@ -110,6 +124,8 @@ struct StoreDependencies {
   TaskRunner& io;   // Waits for backends; an InlineRunner in simulations.
   // Makes a backend from its options; zdb::make_backend in production.
   std::function<Result<std::unique_ptr<zdb::Backend>>(const zdb::BackendOptions&)> make_backend;
+  // As set_read_only(true) from the start.
+  bool read_only = false;
 };
 
 class ObjectStore {
@@ -148,6 +164,13 @@ class ObjectStore {
   // result).
   virtual Result<std::uint64_t> remove(const Manifest& manifest) = 0;
 
+  // While true nothing is written to any backend: put(), repair(), remove() and those of meta()
+  // answer kReadOnly, and meta().get() rewrites no copies. What is under way goes on.
+  virtual void set_read_only(bool read_only) = 0;
+
+  // What reads found missing or bad since the last call, at most kSuspectsMax shards.
+  virtual std::vector<SuspectShard> take_suspects() = 0;
+
   virtual MetaStore& meta() = 0;
   // Asks every backend for its state (NSINFO, INFO), in parallel; updates statuses().
   virtual void probe() = 0;
@@ -159,5 +182,6 @@ class ObjectStore {
 };
 
 inline constexpr std::size_t kVerifyFaultsMax = 1024;
+inline constexpr std::size_t kSuspectsMax = 1024;
 
 }  // namespace qsfs::zstor
