@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/disk.h"
@@ -76,7 +77,10 @@ class MetaStore {
 
   virtual Result<std::optional<Buffer>> get(Bytes key) const = 0;
   virtual std::unique_ptr<MetaIterator> iterate(Bytes lower, Bytes upper) const = 0;
-  virtual std::unique_ptr<MetaSnapshot> snapshot() const = 0;
+  virtual Result<std::unique_ptr<MetaSnapshot>> snapshot() const = 0;
+
+  // The range of every key of keys.h; what the store keeps for itself lies outside.
+  static std::pair<Bytes, Bytes> all_keys();
 
   // Writes the memtable out; afterwards flushed_lsn() == applied_lsn() as of the call.
   virtual Status flush() = 0;
