@@ -68,12 +68,17 @@ struct ScanPage {
   Buffer cursor;  // Give to the next scan(); empty when this was the last page.
 };
 
-// Counters since the backend was made; for metrics.
+// Counters since the backend was made; for metrics and for choosing the fastest backend.
 struct BackendStats {
   std::uint64_t requests = 0;
   std::uint64_t errors = 0;
   std::uint64_t bytes_sent = 0;
   std::uint64_t bytes_received = 0;
+  std::uint64_t connects = 0;  // Connections made, the failed ones included.
+  // Moving average over requests, a timeout counting as its whole length; zero before the first.
+  Duration latency_ewma{0};
+  std::string last_error;            // Empty: none so far.
+  MonotonicTime last_error_time{0};  // When it happened.
 };
 
 // Thread-safe. Every call ends by its `timeout` at the latest (kTimeout). Errors common to all
