@@ -61,6 +61,9 @@ class EncodedStripe {
  private:
   friend class StripeCodec;
 
+  void reset(const StripeInfo& info, unsigned shard_count, std::size_t shard_len);
+  MutableBytes payload(unsigned index);
+
   StripeInfo info_;
   unsigned shard_count_ = 0;
   std::size_t shard_len_ = 0;
@@ -124,7 +127,11 @@ class StripeCodec {
 
  private:
   struct Impl;
+  struct Candidates;
+  struct Selection;
   explicit StripeCodec(std::unique_ptr<Impl> impl);
+  void write_header(const ShardHeader& header, MutableBytes shard) const;
+
   std::unique_ptr<Impl> impl_;
 };
 
