@@ -1,0 +1,207 @@
+#include "zdb/session.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/check.h"
+#include "zdb/commands.h"
+#include "zdb/resp_parser.h"
+
+namespace qsfs::zdb {
+namespace {
+
+constexpr std::size_t kAnyCount = kRequestArgumentsMax;
+
+// The most frequent first: the table is searched from its start.
+constexpr auto kCommands = std::to_array<Command>({
+    {.name = "GET",
+     .run = run_get,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "SET",
+     .run = run_set,
+     .scope = CommandScope::kWrite,
+     .empty_arguments_allowed = true,
+     .arguments_min = 3,
+     .arguments_max = 4},
+    {.name = "SETX",
+     .run = run_set,
+     .scope = CommandScope::kWrite,
+     .empty_arguments_allowed = true,
+     .arguments_min = 3,
+     .arguments_max = 4},
+    {.name = "MGET",
+     .run = run_mget,
+     .scope = CommandScope::kRead,
+     .empty_arguments_allowed = true,
+     .arguments_min = 1,
+     .arguments_max = kAnyCount},
+    {.name = "DEL",
+     .run = run_del,
+     .scope = CommandScope::kWrite,
+     .arguments_min = 2,
+     .arguments_max = 3},
+    {.name = "EXISTS",
+     .run = run_exists,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "LENGTH",
+     .run = run_length,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "CHECK",
+     .run = run_check,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "SCAN",
+     .run = run_scan,
+     .scope = CommandScope::kRead,
+     .empty_arguments_allowed = true,
+     .arguments_min = 1,
+     .arguments_max = 2},
+    {.name = "SCANX",
+     .run = run_scan,
+     .scope = CommandScope::kRead,
+     .empty_arguments_allowed = true,
+     .arguments_min = 1,
+     .arguments_max = 2},
+    {.name = "DBSIZE", .run = run_dbsize, .scope = CommandScope::kRead},
+    {.name = "PING", .run = run_ping, .empty_arguments_allowed = true, .arguments_max = kAnyCount},
+    {.name = "TIME", .run = run_time},
+    {.name = "AUTH", .run = run_auth, .arguments_min = 2, .arguments_max = 3},
+    {.name = "SELECT",
+     .run = run_select,
+     .empty_arguments_allowed = true,
+     .arguments_min = 2,
+     .arguments_max = kAnyCount},
+    {.name = "INFO", .run = run_info, .empty_arguments_allowed = true, .arguments_max = kAnyCount},
+    {.name = "NSINFO", .run = run_nsinfo, .arguments_min = 2, .arguments_max = 2},
+    {.name = "NSLIST",
+     .run = run_nslist,
+     .empty_arguments_allowed = true,
+     .arguments_max = kAnyCount},
+    {.name = "NSNEW", .run = run_nsnew, .admin_only = true, .arguments_min = 2, .arguments_max = 2},
+    {.name = "NSDEL", .run = run_nsdel, .admin_only = true, .arguments_min = 2, .arguments_max = 2},
+    {.name = "NSSET", .run = run_nsset, .admin_only = true, .arguments_min = 4, .arguments_max = 4},
+});
+
+constexpr char to_upper(char c) {
+  return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+}
+
+// Writes the error when the arguments do not fit the command.
+bool arguments_fit(const Command& command, Arguments arguments, ReplyWriter& reply) {
+  const std::size_t count = arguments.size();
+  if (count < command.arguments_min && command.arguments_max == kAnyCount) {
+    reply.error("Missing arguments");
+    return false;
+  }
+  if (count < command.arguments_min || count > command.arguments_max) {
+    reply.error("Unexpected arguments");
+    return false;
+  }
+  const bool has_empty = std::ranges::any_of(arguments, &Bytes::empty);
+  if (has_empty && !command.empty_arguments_allowed) {
+    reply.error(kInvalidArgument);
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool equals_ignoring_case(std::string_view text, std::string_view upper_case) {
+  return std::ranges::equal(text, upper_case, {}, to_upper);
+}
+
+std::string_view argument_text(Arguments arguments, std::size_t index) {
+  return as_text(arguments[index]);
+}
+
+const Command* find_command(std::string_view name) {
+  const auto* const found = std::ranges::find_if(kCommands, [name](const Command& command) {
+    return equals_ignoring_case(name, command.name);
+  });
+  return found == kCommands.end() ? nullptr : &*found;
+}
+
+Session::Session(Service& service)
+    : service_(service), is_admin_(service.options().admin_password.empty()) {
+  std::shared_ptr<EngineNamespace> selected = service.engine().find_namespace("default");
+  QSFS_CHECK(selected != nullptr);
+  const NamespaceSettings settings = selected->settings();
+  const Access access = settings.password.empty() ? Access::kWrite
+                        : settings.is_public      ? Access::kRead
+                                                  : Access::kNone;
+  select(std::move(selected), access);
+}
+
+void Session::select(std::shared_ptr<EngineNamespace> selected, Access access) {
+  namespace_ = std::move(selected);
+  access_ = access;
+}
+
+bool Session::is_allowed(bool writes, ReplyWriter& reply) const {
+  if (access_ == Access::kNone) {
+    reply.error("Namespace protected and private");
+    service_.stats().commands_unauthorized.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  if (writes && access_ != Access::kWrite) {
+    reply.error("Namespace is in read-only mode");
+    service_.stats().commands_unauthorized.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  const NamespaceSettings settings = namespace_->settings();
+  if (settings.frozen) {
+    reply.error("Namespace is temporarily frozen (read-write disabled)");
+    return false;
+  }
+  if (writes && settings.locked) {
+    reply.error("Namespace is temporarily locked (read-only)");
+    return false;
+  }
+  return true;
+}
+
+Session::After Session::execute(Arguments arguments, ReplyWriter& reply) {
+  ServerStats& stats = service_.stats();
+  const std::uint64_t errors_before = reply.errors();
+  const auto finish = [&](After after) {
+    auto& counter =
+        reply.errors() == errors_before ? stats.commands_executed : stats.commands_failed;
+    counter.fetch_add(1, std::memory_order_relaxed);
+    return after;
+  };
+
+  if (namespace_->is_dropped()) {
+    reply.error(kNamespaceGone);
+    return finish(After::kClose);
+  }
+  const Command* const command = find_command(as_text(arguments.front()));
+  if (command == nullptr) {
+    reply.error("Command not supported");
+    return finish(After::kContinue);
+  }
+  if (command->admin_only && !is_admin_) {
+    reply.error(kPermissionDenied);
+    stats.commands_unauthorized.fetch_add(1, std::memory_order_relaxed);
+    return finish(After::kContinue);
+  }
+  if (!arguments_fit(*command, arguments, reply)) return finish(After::kContinue);
+  if (command->scope != CommandScope::kServer &&
+      !is_allowed(command->scope == CommandScope::kWrite, reply)) {
+    return finish(After::kContinue);
+  }
+  command->run(*this, arguments, reply);
+  // A namespace that was dropped meanwhile answers kNotFound: its client is told what happened
+  // rather than that its keys are gone.
+  return finish(namespace_->is_dropped() ? After::kClose : After::kContinue);
+}
+
+}  // namespace qsfs::zdb

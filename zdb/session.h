@@ -1,0 +1,117 @@
+// One client's dialogue: which namespace it has selected, what it may do there, and the execution
+// of its commands. Knows nothing of sockets: requests come in as arguments, replies go out through
+// a ReplyWriter.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "zdb/engine.h"
+#include "zdb/reply_writer.h"
+
+namespace qsfs::zdb {
+
+// Counters since the start, for INFO. Thread-safe.
+struct ServerStats {
+  std::atomic<std::uint64_t> clients_lifetime{0};
+  std::atomic<std::uint64_t> commands_executed{0};
+  std::atomic<std::uint64_t> commands_failed{0};        // Answered with an error.
+  std::atomic<std::uint64_t> commands_unauthorized{0};  // Refused passwords and rights.
+  std::atomic<std::uint64_t> data_read_bytes{0};        // Payloads of GET and MGET.
+  std::atomic<std::uint64_t> data_written_bytes{0};     // Payloads of SET.
+  std::atomic<std::uint64_t> data_read_failures{0};
+  std::atomic<std::uint64_t> data_write_failures{0};
+  std::atomic<std::uint64_t> network_received_bytes{0};
+  std::atomic<std::uint64_t> network_sent_bytes{0};
+};
+
+struct ServiceOptions {
+  std::string admin_password;  // Empty: every client is an administrator.
+  // With it, the mode of a namespace can be chosen while it is still unused (NSSET mode).
+  bool mixed_modes = true;
+  NamespaceMode default_mode = NamespaceMode::kUser;
+};
+
+// What all sessions of a server share. Thread-safe. Borrows engine, clock and random, which must
+// outlive it.
+class Service {
+ public:
+  Service(ServiceOptions options, Engine& engine, Clock& clock, Random& random)
+      : options_(std::move(options)),
+        engine_(engine),
+        clock_(clock),
+        random_(random),
+        boot_time_(clock.wall()) {}
+
+  [[nodiscard]] const ServiceOptions& options() const { return options_; }
+  Engine& engine() { return engine_; }
+  Clock& clock() { return clock_; }
+  Random& random() { return random_; }
+  ServerStats& stats() { return stats_; }
+  const ServerStats& stats() const { return stats_; }
+  [[nodiscard]] WallTime boot_time() const { return boot_time_; }
+  // NSSET reads the settings and writes them back. This lock keeps two administrators from undoing
+  // each other; nothing else takes it, so it alone may be held while the engine writes to disk.
+  Mutex& settings_mutex() { return settings_mu_; }
+
+ private:
+  const ServiceOptions options_;
+  Engine& engine_;
+  Clock& clock_;
+  Random& random_;
+  const WallTime boot_time_;
+  ServerStats stats_;
+  Mutex settings_mu_;
+};
+
+// The arguments of a request, the command's name first.
+using Arguments = std::span<const Bytes>;
+
+// Not thread-safe: one request after the other. Must not outlive its Service.
+class Session {
+ public:
+  enum class After { kContinue, kClose };
+
+  // Starts in the namespace "default".
+  explicit Session(Service& service);
+
+  // Runs one command and writes its one reply. kClose: the client is to be disconnected once it has
+  // the reply. REQUIRES: `arguments` is not empty.
+  After execute(Arguments arguments, ReplyWriter& reply);
+
+  // The rest is for the commands.
+
+  // What password and visibility of the namespace allow this client.
+  enum class Access { kNone, kRead, kWrite };
+
+  Service& service() { return service_; }
+  EngineNamespace& current() { return *namespace_; }
+  [[nodiscard]] bool is_admin() const { return is_admin_; }
+  [[nodiscard]] const std::string& challenge() const { return challenge_; }
+
+  void select(std::shared_ptr<EngineNamespace> selected, Access access);
+  void set_admin() { is_admin_ = true; }
+  // Empty: none.
+  void set_challenge(std::string challenge) { challenge_ = std::move(challenge); }
+
+ private:
+  bool is_allowed(bool writes, ReplyWriter& reply) const;
+
+  Service& service_;
+  // Shared with the engine and other sessions: the namespace may be dropped while it is selected.
+  std::shared_ptr<EngineNamespace> namespace_;
+  Access access_ = Access::kNone;
+  bool is_admin_ = false;
+  std::string challenge_;
+};
+
+}  // namespace qsfs::zdb
