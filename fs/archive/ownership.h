@@ -1,0 +1,64 @@
+// Ownership: which machine may archive a volume. Taking over claims a new epoch in the head; a
+// former owner finds the newer claim before its next manifest, and stops.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/disk.h"
+#include "base/mutex.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "zstor/head.h"
+#include "zstor/meta_store.h"
+
+namespace qsfs::fs {
+
+// Thread-safe. What it must remember is in the file `owner` of the data directory: nonce, epoch,
+// and the number of starts (so that generations never repeat, whatever a crash forgot).
+class Ownership {
+ public:
+  // Reads or makes the file, and counts this start. `disk` and `random` are borrowed only here.
+  static Result<std::unique_ptr<Ownership>> open(Disk& disk, Random& random,
+                                                 const std::string& data_dir,
+                                                 const zstor::Uuid& volume);
+
+  // The head if it is ours; claims it when there is none, or when this directory never owned the
+  // volume. kReadOnly: another machine has claimed the volume since. kUnavailable: too few meta
+  // backends answer.
+  Result<zstor::Head> hold(zstor::MetaStore& meta, Clock& clock) QSFS_EXCLUDES(mu_);
+
+  // Stores a head that hold() returned and the caller changed (tip, checkpoint).
+  Status update(zstor::MetaStore& meta, zstor::Head head, Clock& clock) QSFS_EXCLUDES(mu_);
+
+  // Greater than every one that this directory handed out before, in this life or a former one.
+  std::uint64_t next_generation() QSFS_EXCLUDES(mu_);
+  [[nodiscard]] std::uint64_t epoch() const QSFS_EXCLUDES(mu_);
+  // The last head that was read or written; for the receipt.
+  [[nodiscard]] std::optional<zstor::Head> last_head() const QSFS_EXCLUDES(mu_);
+
+ private:
+  struct State {
+    zstor::OwnerNonce nonce{};
+    std::uint64_t epoch = 0;  // 0: never claimed.
+    std::uint64_t starts = 0;
+  };
+
+  Ownership(Disk& disk, std::string path, const zstor::Uuid& volume)
+      : disk_(disk), path_(std::move(path)), volume_(volume) {}
+  static Buffer encode(const State& state);
+  static Result<State> parse(Bytes encoded);
+  Status save(const State& state);
+
+  Disk& disk_;
+  const std::string path_;
+  const zstor::Uuid volume_;
+  mutable Mutex mu_;
+  State state_ QSFS_GUARDED_BY(mu_);
+  std::uint64_t counter_ QSFS_GUARDED_BY(mu_) = 0;
+  std::optional<zstor::Head> head_ QSFS_GUARDED_BY(mu_);
+};
+
+}  // namespace qsfs::fs

@@ -1,0 +1,179 @@
+#include "fs/archive/recovery.h"
+
+#include <algorithm>
+
+#include "base/failpoint.h"
+#include "fs/archive/checkpoint.h"
+#include "fs/log/log.h"
+#include "fs/log/mutation.h"
+#include "fs/meta/keys.h"
+#include "zstor/segment_manifest.h"
+
+namespace qsfs::fs {
+namespace {
+
+std::string segment_text(std::uint64_t segment) { return "segment " + std::to_string(segment); }
+
+// Reads the manifests of a volume in segment order and checks that each holds the hash of the one
+// before.
+class Chain {
+ public:
+  Chain(zstor::MetaStore& meta, const zstor::Uuid& volume) : meta_(meta), volume_(volume) {}
+
+  // nullopt: the chain ends before `segment`.
+  Result<std::optional<zstor::SegmentManifest>> next(std::uint64_t segment) {
+    QSFS_ASSIGN(const auto value, meta_.get(zstor::segment_name(volume_, segment)));
+    if (!value) return std::nullopt;
+    auto manifest = zstor::SegmentManifest::parse(value->bytes);
+    if (!manifest) return with_context(std::move(manifest).error(), segment_text(segment));
+    if (manifest->volume != volume_ || manifest->segment != segment) {
+      return fail(Errc::kCorruption, segment_text(segment) + ": its manifest is another's");
+    }
+    if (previous_ && manifest->previous != *previous_) {
+      return fail(Errc::kCorruption,
+                  segment_text(segment) +
+                      ": its manifest does not follow the one before; the meta backends hold "
+                      "two histories of this volume");
+    }
+    QSFS_ASSIGN(previous_, manifest->hash());
+    return std::move(*manifest);
+  }
+  void start_after(const crypto::Hash256& hash) { previous_ = hash; }
+
+ private:
+  zstor::MetaStore& meta_;
+  const zstor::Uuid volume_;
+  std::optional<crypto::Hash256> previous_;
+};
+
+struct CheckpointStart {
+  Lsn lsn;                         // The store is there.
+  std::uint64_t next_segment = 1;  // The first whose journal is needed.
+};
+
+Result<CheckpointStart> start_from_checkpoint(
+    zstor::ObjectStore& store, const zstor::Head& head, Chain& chain, MetaStore& into,
+    const std::function<void(const RecoveryProgress&)>& progress) {
+  if (!head.checkpoint)
+    return CheckpointStart{.next_segment = std::max<std::uint64_t>(head.first_segment, 1)};
+  QSFS_ASSIGN(const auto value, store.meta().get(head.checkpoint->name));
+  if (!value) {
+    return fail(Errc::kCorruption,
+                "the head names checkpoint " + head.checkpoint->name + ", which is nowhere");
+  }
+  QSFS_ASSIGN(const zstor::CheckpointManifest manifest,
+              zstor::CheckpointManifest::parse(value->bytes));
+  if (manifest.volume != head.volume || manifest.segment != head.checkpoint->segment) {
+    return fail(Errc::kCorruption, head.checkpoint->name + " is another volume's");
+  }
+  QSFS_ASSIGN(const Lsn lsn, load_checkpoint(store, manifest.object, into, [&](std::uint64_t done) {
+                progress({.phase = "checkpoint", .done = done, .total = manifest.object.size});
+              }));
+  failpoint("recover.after_checkpoint");
+  chain.start_after(manifest.segment_hash);
+  return CheckpointStart{.lsn = lsn, .next_segment = manifest.segment + 1};
+}
+
+Status replay_journal(zstor::ObjectStore& store, const zstor::SegmentManifest& manifest, Lsn from,
+                      MetaStore& into, RecoveryReport& report) {
+  Buffer journal(static_cast<std::size_t>(manifest.journal.size));
+  QSFS_TRY(store.read(manifest.journal, 0, journal, {}));
+  const SegmentId id{static_cast<std::uint32_t>(manifest.segment)};
+  QSFS_TRY(for_each_record(id, journal, [&](const RecordView& record) -> Status {
+    report.last_wall = record.wall;
+    if (record.lsn < from) return {};
+    ++report.records_replayed;
+    return into.apply(record.mutations, record.end);
+  }));
+  ++report.segments_replayed;
+  return {};
+}
+
+// Every segment up to `last` is archived, whatever the rows said when they were written; and its
+// manifest is at hand.
+Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, std::uint64_t last,
+                       MetaStore& into) {
+  const Lsn end = Lsn::at(SegmentId{static_cast<std::uint32_t>(last + 1)}, 0);
+  MutationBatch batch;
+  const auto [first_key, last_key] = tag_range('s');
+  std::vector<std::pair<SegmentId, SegmentRow>> rows;
+  const auto it = into.iterate(first_key, last_key);
+  for (; it->valid(); it->next()) {
+    const SegmentId id{load_be<std::uint32_t>(it->key().data() + 1)};
+    QSFS_ASSIGN(SegmentRow row, SegmentRow::parse(it->value()));
+    row.state = SegmentState::kArchived;
+    rows.emplace_back(id, row);
+  }
+  QSFS_TRY(it->status());
+  for (const auto& [id, row] : rows) {
+    batch.put(segment_key(id), row.encode());
+    QSFS_ASSIGN(const auto known, into.get(segment_manifest_key(id)));
+    if (known) continue;
+    QSFS_ASSIGN(const auto value, store.meta().get(zstor::segment_name(volume, number(id))));
+    if (!value) {
+      return fail(Errc::kCorruption,
+                  segment_text(number(id)) + " belongs to the volume, but its manifest is nowhere");
+    }
+    QSFS_TRY(zstor::SegmentManifest::parse(value->bytes));
+    batch.put(segment_manifest_key(id), value->bytes);
+  }
+  return into.apply(batch.encoded(), end);
+}
+
+}  // namespace
+
+Result<std::optional<zstor::Head>> find_volume(zstor::ObjectStore& store,
+                                               const zstor::Uuid& volume) {
+  return zstor::load_head(store.meta(), volume);
+}
+
+Result<RecoveryReport> recover_metadata(
+    zstor::ObjectStore& store, const zstor::Head& head, MetaStore& into,
+    const std::function<void(const RecoveryProgress&)>& progress) {
+  RecoveryReport report{.head = head};
+  Chain chain(store.meta(), head.volume);
+  QSFS_ASSIGN(const CheckpointStart start,
+              start_from_checkpoint(store, head, chain, into, progress));
+  report.last_segment = start.next_segment - 1;
+  const std::uint64_t tip = head.tip ? head.tip->segment : 0;
+  MutationBatch last_row;
+  for (std::uint64_t segment = start.next_segment;; ++segment) {
+    progress({.phase = "journals",
+              .done = segment - start.next_segment,
+              .total = tip >= start.next_segment ? tip - start.next_segment + 1 : 0});
+    QSFS_ASSIGN(const auto manifest, chain.next(segment));
+    if (!manifest) {
+      if (segment <= tip) {
+        return fail(Errc::kCorruption, "the head names segment " + std::to_string(tip) +
+                                           " as its last, but the manifest of segment " +
+                                           std::to_string(segment) + " is nowhere");
+      }
+      break;
+    }
+    if (segment == tip && head.tip) {
+      QSFS_ASSIGN(const crypto::Hash256 hash, manifest->hash());
+      if (hash != head.tip->hash)
+        return fail(Errc::kCorruption,
+                    segment_text(segment) + ": its manifest is not the one that the head names");
+    }
+    QSFS_TRY(replay_journal(store, *manifest, start.lsn, into, report));
+    failpoint("recover.after_journal");
+    // The row of a segment is written by the record that seals it, in the next one; the last has no
+    // next yet.
+    last_row.clear();
+    const SegmentId id{static_cast<std::uint32_t>(segment)};
+    const SegmentRow row{.state = SegmentState::kArchived,
+                         .data_bytes = manifest->data ? manifest->data->size : 0,
+                         .journal_bytes = manifest->journal.size,
+                         .has_user_records = true};
+    last_row.put(segment_key(id), row.encode());
+    report.last_segment = segment;
+  }
+  if (!last_row.empty()) QSFS_TRY(into.apply(last_row.encoded(), into.applied_lsn()));
+  QSFS_TRY(settle_segments(store, head.volume, report.last_segment, into));
+  failpoint("recover.before_flush");
+  QSFS_TRY(into.flush());
+  return report;
+}
+
+}  // namespace qsfs::fs

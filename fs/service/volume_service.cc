@@ -1,0 +1,304 @@
+#include "fs/service/volume_service.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "fs/meta/keys.h"
+
+namespace qsfs::fs {
+namespace {
+
+constexpr Duration kHousekeepPeriod = std::chrono::seconds(1);
+// What is read back is fetched within this, reconstruction included (P8).
+constexpr Duration kReadTimeout = std::chrono::seconds(10);
+
+// Beside the metadata store while a recovery is under way.
+std::string marker_path(const std::string& data_dir) { return data_dir + "/recovering"; }
+
+Result<bool> exists(Disk& disk, const std::string& path) {
+  const auto info = disk.stat(path);
+  if (info) return true;
+  if (info.error().code == Errc::kNotFound) return false;
+  return std::unexpected(info.error());
+}
+
+}  // namespace
+
+Result<std::unique_ptr<VolumeService>> VolumeService::open(const ServiceOptions& options,
+                                                           const ServiceParts& parts) {
+  auto service = std::unique_ptr<VolumeService>(new VolumeService(options, parts));
+  QSFS_TRY(service->prepare_directory());
+  QSFS_TRY(service->recover_if_needed());
+  QSFS_TRY(service->open_meta());
+  QSFS_TRY(service->open_log());
+  QSFS_TRY(service->open_cache());
+  QSFS_TRY(service->open_volume());
+  if (options.background) {
+    if (!options.read_only) service->archiver_->start();
+    service->housekeeper_ =
+        start_thread("housekeep", [raw = service.get()](const std::stop_token&) {
+          while (true) {
+            {
+              MutexLock lock(raw->mu_);
+              if (!raw->stopping_) raw->stop_cv_.wait_for(raw->mu_, kHousekeepPeriod);
+              if (raw->stopping_) return;
+            }
+            const Status kept = raw->housekeep();
+            if (!kept) QSFS_LOG_WARN("housekeeping: {}", kept.error().message());
+          }
+        });
+  }
+  return service;
+}
+
+VolumeService::~VolumeService() {
+  const Status stopped = stop();
+  if (!stopped) QSFS_LOG_ERROR("stop: {}", stopped.error().message());
+}
+
+Status VolumeService::prepare_directory() {
+  QSFS_TRY(create_directories(parts_.disk, options_.data_dir));
+  auto lock = parts_.disk.lock_file(options_.data_dir + "/lock");
+  if (!lock) {
+    if (lock.error().code != Errc::kBusy) return std::unexpected(lock.error());
+    return fail(Errc::kBusy,
+                options_.data_dir + " is in use: the volume is already mounted by another qsfs-fs");
+  }
+  lock_ = std::move(*lock);
+  return {};
+}
+
+Status VolumeService::recover_if_needed() {
+  const std::string meta_dir = options_.data_dir + "/meta";
+  const std::string log_dir = options_.data_dir + "/log";
+  const std::string marker = marker_path(options_.data_dir);
+  QSFS_ASSIGN(const bool was_interrupted, exists(parts_.disk, marker));
+  if (was_interrupted) {
+    QSFS_TRY(remove_tree(parts_.disk, meta_dir));
+    QSFS_TRY(remove_tree(parts_.disk, log_dir));
+  }
+  QSFS_ASSIGN(const bool has_meta, exists(parts_.disk, meta_dir + "/CURRENT"));
+  QSFS_ASSIGN(const bool has_log, exists(parts_.disk, log_dir));
+  std::vector<std::string> log_files;
+  if (has_log) {
+    QSFS_ASSIGN(log_files, parts_.disk.list(log_dir));
+  }
+  if (has_meta || !log_files.empty()) {
+    if (!options_.must_recover) return {};
+    return fail(Errc::kInvalidArgument,
+                options_.data_dir + " already holds a volume; recover into an empty directory");
+  }
+
+  // Nothing is here. Whether this is a new volume, only the backends can tell.
+  auto head = find_volume(parts_.store, parts_.store.config().volume.uuid);
+  if (!head) {
+    return with_context(
+        std::move(head).error(),
+        options_.data_dir +
+            " is empty, and the meta backends cannot tell whether this volume exists");
+  }
+  if (!*head) {
+    if (options_.must_recover)
+      return fail(Errc::kInvalidArgument, "the backends hold no volume of this configuration");
+    return {};
+  }
+  QSFS_TRY(write_file_atomically(parts_.disk, marker, as_bytes("recovery under way\n")));
+  {
+    QSFS_ASSIGN(const std::unique_ptr<MetaStore> meta,
+                MetaStore::open({.directory = meta_dir,
+                                 .cache_bytes = options_.meta_cache_bytes,
+                                 .memtable_bytes = options_.memtable_bytes,
+                                 .deterministic = !options_.background},
+                                parts_.disk));
+    const auto progress = [this](const RecoveryProgress& at) {
+      if (options_.progress) options_.progress(at);
+    };
+    QSFS_ASSIGN(recovery_, recover_metadata(parts_.store, **head, *meta, progress));
+  }
+  failpoint("recover.before_marker_removed");
+  QSFS_TRY(parts_.disk.remove(marker));
+  return parts_.disk.sync_directory(options_.data_dir);
+}
+
+Status VolumeService::open_meta() {
+  QSFS_ASSIGN(ownership_, Ownership::open(parts_.disk, parts_.random, options_.data_dir,
+                                          parts_.store.config().volume.uuid));
+  MetaStoreOptions meta;
+  meta.directory = options_.data_dir + "/meta";
+  meta.cache_bytes = options_.meta_cache_bytes;
+  meta.memtable_bytes = options_.memtable_bytes;
+  meta.deterministic = !options_.background;
+  meta.before_flush = [this]() -> Status {
+    // During replay everything that is applied is already in the journal as it was found.
+    Log* log = log_ready_;
+    return log == nullptr ? Status{} : log->sync(log->tail());
+  };
+  QSFS_ASSIGN(meta_, MetaStore::open(meta, parts_.disk));
+  return {};
+}
+
+Status VolumeService::open_log() {
+  const zstor::Config& config = parts_.store.config();
+  LogOptions log;
+  log.directory = options_.data_dir + "/log";
+  QSFS_TRY(create_directories(parts_.disk, log.directory));
+  log.limits.segment_data_bytes = config.archive.segment_size_bytes;
+  log.limits.journal_bytes = options_.journal_bytes;
+  log.limits.rotate_after = config.volume.rotate_after;
+  log.limits.stripe_size = static_cast<std::uint32_t>(config.archive.stripe_size_bytes);
+  log.background = options_.background;
+  // A recovered store stands at the beginning of a segment that does not exist yet.
+  const Lsn applied = meta_->applied_lsn();
+  log.first_segment = applied.value == 0 ? SegmentId{1} : applied.segment();
+  log.on_seal = [this](const SealedSegment& sealed, MutationBatch& mutations) {
+    on_seal(sealed, mutations);
+  };
+  QSFS_ASSIGN(files_,
+              SegmentFiles::open(parts_.disk, log.directory, log.limits.segment_data_bytes));
+  QSFS_ASSIGN(Log::Opened opened, Log::open(log, parts_.disk, parts_.clock, *files_, applied,
+                                            [this](const RecordView& record) {
+                                              return meta_->apply(record.mutations, record.end);
+                                            }));
+  log_ = std::move(opened.log);
+  replay_ = std::move(opened.report);
+  log_ready_ = log_.get();
+  return {};
+}
+
+void VolumeService::on_seal(const SealedSegment& sealed, MutationBatch& mutations) {
+  if (Archiver* archiver = archiver_ready_; archiver != nullptr) {
+    archiver->on_seal(sealed, mutations);
+    return;
+  }
+  // While the log opens, there is no archiver yet; it will find the row.
+  const SegmentRow row{.state = SegmentState::kSealed,
+                       .data_bytes = sealed.data_bytes,
+                       .journal_bytes = sealed.journal_bytes,
+                       .has_user_records = sealed.has_user_records};
+  mutations.put(segment_key(sealed.id), row.encode());
+}
+
+Status VolumeService::open_cache() {
+  const zstor::Config& config = parts_.store.config();
+  std::vector<SegmentId> archived;
+  const auto [first, last] = tag_range('s');
+  const auto it = meta_->iterate(first, last);
+  for (; it->valid(); it->next()) {
+    QSFS_ASSIGN(const SegmentRow row, SegmentRow::parse(it->value()));
+    if (row.state == SegmentState::kArchived) {
+      archived.push_back(SegmentId{load_be<std::uint32_t>(it->key().data() + 1)});
+    }
+  }
+  QSFS_TRY(it->status());
+  const CacheOptions cache{
+      .directory = options_.data_dir + "/cache",
+      .limit_bytes = config.cache.limit_bytes,
+      .enospc_when_full = config.cache.on_full == zstor::OnFull::kEnospc,
+      .full_wait = options_.full_wait,
+      .read_timeout = kReadTimeout,
+      .stripe_size = static_cast<std::uint32_t>(config.archive.stripe_size_bytes),
+      .segment_bytes_max = config.archive.segment_size_bytes,
+  };
+  QSFS_ASSIGN(cache_, SegmentCache::open(
+                          cache,
+                          {.disk = parts_.disk,
+                           .clock = parts_.clock,
+                           .local = *files_,
+                           .store = parts_.store,
+                           .fetchers = parts_.fetchers,
+                           .manifest = [this](SegmentId id) { return archiver_->manifest(id); }},
+                          archived));
+  ArchiverOptions archiver;
+  archiver.volume = config.volume.uuid;
+  archiver.checkpoint_log_bytes = options_.checkpoint_log_bytes;
+  QSFS_ASSIGN(archiver_, Archiver::open(archiver, {.log = *log_,
+                                                   .meta = *meta_,
+                                                   .files = *files_,
+                                                   .store = parts_.store,
+                                                   .cache = *cache_,
+                                                   .ownership = *ownership_,
+                                                   .clock = parts_.clock,
+                                                   .random = parts_.random,
+                                                   .on_fenced = [this](const std::string& reason) {
+                                                     volume_->set_read_only(reason);
+                                                   }}));
+  archiver_ready_ = archiver_.get();
+  return {};
+}
+
+Status VolumeService::open_volume() {
+  const zstor::Config& config = parts_.store.config();
+  VolumeOptions volume;
+  volume.size_bytes = config.volume.size_bytes;
+  volume.readahead_bytes = config.cache.readahead_bytes;
+  volume.read_only = options_.read_only;
+  QSFS_ASSIGN(volume_, Volume::open(volume, config.volume.uuid, *log_, *meta_, *cache_,
+                                    parts_.clock, parts_.random));
+  if (replay_.damage) {
+    volume_->set_read_only("the log is damaged: " + *replay_.damage);
+    return {};
+  }
+  if (options_.read_only) return {};
+  return volume_->forget_all_orphans();
+}
+
+void VolumeService::set_before_seal(std::function<Status()> hook) {
+  MutexLock lock(mu_);
+  before_seal_ = std::move(hook);
+}
+
+Status VolumeService::sync_local() { return log_->sync(log_->tail()); }
+
+Status VolumeService::sync_remote(const std::function<bool()>& cancelled) {
+  std::function<Status()> hook;
+  {
+    MutexLock lock(mu_);
+    hook = before_seal_;
+  }
+  if (hook) QSFS_TRY(hook());
+  QSFS_TRY(sync_local());
+  QSFS_ASSIGN(const SegmentId sealed, log_->seal(/*even_internal=*/false));
+  archiver_->wake();
+  return archiver_->wait_archived(next(sealed), cancelled);
+}
+
+Result<std::uint64_t> VolumeService::evict_all() { return cache_->evict_to(0); }
+
+Status VolumeService::housekeep() {
+  if (!options_.read_only && read_only_reason().empty() && log_->wants_rotation()) {
+    std::function<Status()> hook;
+    {
+      MutexLock lock(mu_);
+      hook = before_seal_;
+    }
+    if (hook) QSFS_TRY(hook());
+    const auto sealed = log_->seal(/*even_internal=*/false);
+    if (!sealed) return std::unexpected(sealed.error());
+  }
+  const CacheUsage usage = cache_->usage();
+  if (usage.limit_bytes != 0 && usage.used_bytes > usage.limit_bytes) {
+    const auto evicted = cache_->evict_to(usage.limit_bytes);
+    if (!evicted) return std::unexpected(evicted.error());
+  }
+  return {};
+}
+
+Status VolumeService::stop() {
+  {
+    MutexLock lock(mu_);
+    if (stopping_) return {};
+    stopping_ = true;
+  }
+  stop_cv_.notify_all();
+  housekeeper_ = std::jthread();
+  // Opening may have failed half-way.
+  if (archiver_ != nullptr) archiver_->stop();
+  if (cache_ != nullptr) cache_->stop();
+  if (log_ == nullptr || meta_ == nullptr || replay_.damage) return {};
+  QSFS_TRY(sync_local());
+  return meta_->flush();
+}
+
+}  // namespace qsfs::fs
