@@ -137,10 +137,12 @@ class SimDisk::Platter {
     locks_.clear();
     if (kind == CrashKind::kPowerLoss) lose_operations();
     std::set<Node*> seen;
-    visit_files(*root_, seen, [&](FileImage& image) {
-      if (kind == CrashKind::kPowerLoss) image.lose_power(random_);
-      image.detach();
-    });
+    std::vector<FileImage*> images;
+    collect_images(*root_, seen, images);
+    for (FileImage* image : images) {
+      if (kind == CrashKind::kPowerLoss) image->lose_power(random_);
+      image->detach();
+    }
   }
 
   // The node at `path`; kNotFound, kNotDirectory.
@@ -264,15 +266,15 @@ class SimDisk::Platter {
     }
   }
 
-  template <class Visit>
-  static void visit_files(Node& directory, std::set<Node*>& seen, const Visit& visit) {
+  static void collect_images(Node& directory, std::set<Node*>& seen,
+                             std::vector<FileImage*>& images) {
     for (const auto* entries : {&directory.entries, &directory.durable}) {
       for (const auto& [name, node] : *entries) {
         if (!seen.insert(node.get()).second) continue;
         if (node->is_directory) {
-          visit_files(*node, seen, visit);
+          collect_images(*node, seen, images);
         } else {
-          visit(*node->image);
+          images.push_back(node->image.get());
         }
       }
     }
