@@ -102,11 +102,15 @@ Aead& Aead::operator=(Aead&&) noexcept = default;
 Aead::~Aead() = default;
 
 Aead Aead::make(AeadAlgorithm algorithm, const SecretKey& key) {
+  return make(algorithm, key.clone());
+}
+
+Aead Aead::make(AeadAlgorithm algorithm, SecretKey&& key) {
   QSFS_CHECK(key.bytes().size() == kKeyLen);
   QSFS_CHECK(algorithm == AeadAlgorithm::kAes256Gcm ||
              algorithm == AeadAlgorithm::kXChaCha20Poly1305);
   return Aead(std::make_unique<Impl>(
-      algorithm, algorithm == AeadAlgorithm::kAes256Gcm ? key.clone() : hchacha20_key(key)));
+      algorithm, algorithm == AeadAlgorithm::kAes256Gcm ? std::move(key) : hchacha20_key(key)));
 }
 
 void Aead::seal(std::uint64_t counter, Bytes associated_data, Bytes plaintext,

@@ -24,6 +24,8 @@ bool has_hardware_aes();
 class Aead {
  public:
   static Aead make(AeadAlgorithm algorithm, const SecretKey& key);
+  // Without a copy: a SecretKey costs several system calls.
+  static Aead make(AeadAlgorithm algorithm, SecretKey&& key);
   Aead(Aead&&) noexcept;
   Aead& operator=(Aead&&) noexcept;
   ~Aead();

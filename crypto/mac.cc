@@ -67,9 +67,10 @@ struct ShardMac::Impl {
   MacPool pool;
 };
 
-ShardMac::ShardMac(const SecretKey& key) : impl_(std::make_unique<Impl>(key.clone())) {
+ShardMac::ShardMac(const SecretKey& key) : ShardMac(key.clone()) {}
+ShardMac::ShardMac(SecretKey&& key) : impl_(std::make_unique<Impl>(std::move(key))) {
   ensure_sodium();
-  QSFS_CHECK(key.bytes().size() == kKeyLen);
+  QSFS_CHECK(impl_->key.bytes().size() == kKeyLen);
 }
 ShardMac::ShardMac(ShardMac&&) noexcept = default;
 ShardMac& ShardMac::operator=(ShardMac&&) noexcept = default;

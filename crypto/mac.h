@@ -20,6 +20,7 @@ using Hash256 = std::array<std::byte, 32>;
 class ShardMac {
  public:
   explicit ShardMac(const SecretKey& key);
+  explicit ShardMac(SecretKey&& key);
   ShardMac(ShardMac&&) noexcept;
   ShardMac& operator=(ShardMac&&) noexcept;
   ~ShardMac();

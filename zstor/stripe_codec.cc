@@ -164,11 +164,11 @@ struct StripeCodec::Selection {
 };
 
 struct StripeCodec::Impl {
-  Impl(const StripeCodecOptions& given, const ObjectKeys& keys,
+  Impl(const StripeCodecOptions& given, ObjectKeys keys,
        std::shared_ptr<const erasure::ReedSolomon> reed_solomon)
       : options(given),
-        aead(crypto::Aead::make(given.aead, keys.aead)),
-        mac(keys.mac),
+        aead(crypto::Aead::make(given.aead, std::move(keys.aead))),
+        mac(std::move(keys.mac)),
         code(std::move(reed_solomon)) {}
 
   // Empty when `header` is what that shard's header must be, else what is not.
@@ -214,9 +214,9 @@ Result<std::unique_ptr<StripeCodec>> StripeCodec::make(const crypto::SecretKey& 
       options.aead != crypto::AeadAlgorithm::kXChaCha20Poly1305) {
     return fail(Errc::kInvalidArgument, "unknown cipher: use AES-256-GCM or XChaCha20-Poly1305");
   }
-  const ObjectKeys keys =
+  ObjectKeys keys =
       derive_object_keys(volume_key, options.object, options.generation, options.salt);
-  auto impl = std::make_unique<Impl>(options, keys, std::move(code));
+  auto impl = std::make_unique<Impl>(options, std::move(keys), std::move(code));
   impl->expected = {.aead = options.aead,
                     .data_shards = static_cast<std::uint8_t>(options.data_shards),
                     .total_shards = static_cast<std::uint8_t>(options.total_shards),
