@@ -44,6 +44,7 @@ constexpr std::array kErrcTable = {
     ErrcRow{Errc::kCancelled, "cancelled", EINTR, false},
     ErrcRow{Errc::kConflict, "conflict with a newer generation", EIO, false},
     ErrcRow{Errc::kNoMemory, "over the memory limit", ENOMEM, true},
+    ErrcRow{Errc::kBehindEnd, "behind the end of the file", ENXIO, false},
 };
 
 const ErrcRow& row(Errc code) {

@@ -42,6 +42,7 @@ enum class Errc {
   kCancelled,        // The process is stopping.
   kConflict,         // A newer generation exists.
   kNoMemory,         // A bounded allocation would be exceeded.
+  kBehindEnd,        // ENXIO: SEEK_DATA or SEEK_HOLE finds nothing before the end of the file.
 };
 
 struct Error {

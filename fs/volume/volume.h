@@ -92,6 +92,11 @@ struct VolumeOptions {
   std::uint64_t size_bytes = 0;  // Quota: ENOSPC beyond; 0: none.
   std::uint64_t readahead_bytes = 8 * kMiB;
   bool read_only = false;
+  // Writes are cut into pieces of at most so much. REQUIRES: a multiple of 4 KiB, not more than
+  // kPayloadLenMax, and two pieces fit into a segment.
+  std::uint32_t payload_len_max = kPayloadLenMax;
+  // Fewer only in tests, which want names to collide; the same for the whole life of a volume.
+  unsigned name_hash_bits = 55;
 };
 
 class Volume {
@@ -151,6 +156,7 @@ class Volume {
   virtual Status write(InodeNumber ino, std::uint64_t offset, Bytes data, const Caller& caller) = 0;
   virtual Status allocate(InodeNumber ino, AllocateMode mode, std::uint64_t offset,
                           std::uint64_t length, const Caller& caller) = 0;
+  // kBehindEnd (ENXIO) when there is none.
   virtual Result<std::uint64_t> seek(InodeNumber ino, std::uint64_t offset, SeekTarget target) = 0;
   // Shares extents; returns how many bytes.
   virtual Result<std::uint64_t> copy_range(InodeNumber from, std::uint64_t from_offset,

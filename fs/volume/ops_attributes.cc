@@ -1,0 +1,143 @@
+// Attributes, and the length of files.
+//
+// Cutting a huge file takes many records, yet is one step to everyone: the first record sets the
+// new size, sets kInodeTruncating, and drops what it can; reads stop at the size anyway. The rest
+// is dropped record by record, with the lock free in between, and by whoever first wants to grow
+// the file again, so that the old bytes never come back. After a crash the row 'o' of the inode
+// says that there is something left to do.
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "fs/volume/inode_flags.h"
+#include "fs/volume/volume_impl.h"
+
+namespace qsfs::fs {
+namespace {
+
+constexpr std::uint32_t kModeBits = 07777;
+constexpr std::string_view kCapabilityName = "security.capability";
+
+}  // namespace
+
+Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeChange& wanted,
+                                              const Caller& caller) {
+  QSFS_TRY(check_writable());
+  if (wanted.size && *wanted.size > kFileSizeMax) return fail(Errc::kFileTooBig, "size");
+  for (int attempt = 0; attempt < kLockAttemptsMax; ++attempt) {
+    Result<Attributes> result = fail(Errc::kBusy, "truncation");
+    bool unsettled = false;
+    {
+      ExclusiveInodeLock lock(locks_, {ino});
+      Change change;
+      QSFS_ASSIGN(Inode * inode, wanted.size ? edit_file(change, ino) : edit(change, ino));
+      unsettled = (inode->row.flags & kInodeTruncating) != 0;
+      if (!wanted.size || !unsettled || *wanted.size <= inode->row.size) {
+        const Timespec time = now();
+        if (wanted.size) {
+          QSFS_TRY(change_size(change, *inode, *wanted.size));
+          drop_privileges(change, *inode, caller.uid != 0);
+          inode->row.mtime = time;
+        }
+        if (wanted.uid) inode->row.uid = *wanted.uid;
+        if (wanted.gid) inode->row.gid = *wanted.gid;
+        // As Linux does, even for root.
+        if ((wanted.uid || wanted.gid) && !S_ISDIR(inode->row.mode)) {
+          drop_privileges(change, *inode, /*clear_suid=*/true);
+        }
+        if (wanted.mode) QSFS_TRY(change_mode(change, *inode, *wanted.mode));
+        if (wanted.atime) inode->row.atime = *wanted.atime;
+        if (wanted.mtime) inode->row.mtime = *wanted.mtime;
+        inode->row.ctime = wanted.ctime.value_or(time);
+        QSFS_TRY(commit(change, caller.request_id));
+        result = attributes_of(ino, inode->row);
+        unsettled = (inode->row.flags & kInodeTruncating) != 0;
+      }
+    }
+    if (!result) {
+      QSFS_TRY(settle_truncation(ino));
+      continue;
+    }
+    if (unsettled && wanted.size) {
+      // The file is as short as it should be. What is left costs space only; the next attempt to
+      // grow the file, or the next start, takes it up again.
+      if (const Status settled = settle_truncation(ino); !settled) {
+        QSFS_LOG_WARN("inode {}: dropping what was cut off: {}", ino, settled.error().message());
+      }
+      return get_attributes(ino);
+    }
+    return result;
+  }
+  return fail(Errc::kBusy, "truncation");
+}
+
+void VolumeImpl::drop_privileges(Change& change, Inode& inode, bool clear_suid) {
+  if ((inode.row.flags & kInodeHasCapability) != 0) {
+    change.batch().erase(xattr_key(inode.ino, kCapabilityName));
+    inode.row.flags &= ~kInodeHasCapability;
+  }
+  if (!clear_suid) return;
+  inode.row.mode &= ~std::uint32_t{S_ISUID};
+  // Without group execution the bit once meant mandatory locking: it stays.
+  if ((inode.row.mode & S_IXGRP) != 0) inode.row.mode &= ~std::uint32_t{S_ISGID};
+}
+
+Status VolumeImpl::change_mode(Change& change, Inode& inode, std::uint32_t mode) {
+  inode.row.mode = (inode.row.mode & S_IFMT) | (mode & kModeBits);
+  if ((inode.row.flags & kInodeHasAccessAcl) == 0) return {};
+  QSFS_ASSIGN(const std::optional<Buffer> encoded,
+              store_.get(xattr_key(inode.ino, kAclAccessName)));
+  if (!encoded) {
+    return fail(Errc::kCorruption, "inode " + std::to_string(inode.ino) +
+                                       ": flagged with an access list that is not there");
+  }
+  QSFS_ASSIGN(PosixAcl acl, PosixAcl::parse(*encoded));
+  acl.set_mode(mode);
+  change.batch().put(xattr_key(inode.ino, kAclAccessName), acl.encode());
+  return {};
+}
+
+Status VolumeImpl::change_size(Change& change, Inode& inode, std::uint64_t size) {
+  const bool shrinks = size < inode.row.size;
+  inode.row.size = size;
+  if (!shrinks || inode.row.allocated_bytes == 0) return {};
+  QSFS_ASSIGN(ExtentWindow window,
+              load_extents(store_, inode.ino, size, UINT64_MAX, kExtentsPerRecordMax));
+  const bool all = window.end == UINT64_MAX;
+  apply_extents(change, inode, size, window, {});
+  if (!all) {
+    inode.row.flags |= kInodeTruncating;
+    change.batch().put(orphan_key(inode.ino), {});
+  }
+  return {};
+}
+
+Status VolumeImpl::settle_truncation(InodeNumber ino) {
+  // Behind what is dropped already there are only remains to walk over.
+  std::uint64_t cursor = 0;
+  std::uint64_t size_seen = UINT64_MAX;
+  for (;;) {
+    QSFS_TRY(check_writable());
+    ExclusiveInodeLock lock(locks_, {ino});
+    Change change;
+    const Result<Inode*> found = edit(change, ino);
+    if (!found && found.error().code == Errc::kNotFound) return {};
+    if (!found) return std::unexpected(found.error());
+    Inode& inode = **found;
+    if ((inode.row.flags & kInodeTruncating) == 0) return {};
+    // Cut shorter still, meanwhile.
+    if (inode.row.size < size_seen) cursor = inode.row.size;
+    size_seen = inode.row.size;
+    QSFS_ASSIGN(const ExtentWindow window,
+                load_extents(store_, ino, cursor, UINT64_MAX, kExtentsPerRecordMax));
+    apply_extents(change, inode, cursor, window, {});
+    cursor = window.end;
+    if (window.end == UINT64_MAX) {
+      inode.row.flags &= ~kInodeTruncating;
+      if (inode.row.nlink > 0) change.batch().erase(orphan_key(ino));
+    }
+    QSFS_TRY(commit(change, /*request_id=*/0));
+    if (window.end == UINT64_MAX) return {};
+  }
+}
+
+}  // namespace qsfs::fs
