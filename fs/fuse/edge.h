@@ -1,0 +1,81 @@
+// The FUSE edge: turns requests of the kernel into calls of Volume, and nothing more.
+//
+// The node id is the inode number. Nothing is kept per open file: open and opendir are answered
+// once with ENOSYS, after which the kernel sends no open, release, or flush.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "fs/volume/volume.h"
+
+struct fuse_lowlevel_ops;
+struct fuse_req;
+
+namespace qsfs::fs {
+
+struct EdgeCounters {
+  std::atomic<std::uint64_t> requests{0};
+  std::atomic<std::uint64_t> errors{0};
+  std::atomic<std::uint64_t> bytes_read{0};
+  std::atomic<std::uint64_t> bytes_written{0};
+};
+
+struct FilesystemSpace {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+};
+
+// Thread-safe. Borrows the volume.
+class Edge {
+ public:
+  struct Hooks {
+    // fsync: local, or until the backends have it.
+    std::function<Status()> sync;
+    std::function<FilesystemSpace()> space;
+  };
+  Edge(Volume& volume, Hooks hooks) : volume_(volume), hooks_(std::move(hooks)) {}
+
+  Volume& volume() { return volume_; }
+  const Hooks& hooks() const { return hooks_; }
+  EdgeCounters& counters() { return counters_; }
+
+  // The kernel holds one more reference to the inode: an entry was sent to it.
+  void remember(InodeNumber ino);
+  // It dropped `count`. When none is left and the inode has no name, its space comes back.
+  void forget(InodeNumber ino, std::uint64_t count);
+  // An inode lost its last name. The kernel still holds it: it looked it up.
+  void orphaned(InodeNumber ino);
+
+  // Who sent the request, with the id of the request this thread is working on.
+  static Caller caller(fuse_req* request);
+  // Told by the session loop before a request is dispatched.
+  static void set_current_request(std::uint64_t unique);
+
+  // Seconds for which the kernel may keep what it was told: this process is the only writer.
+  static constexpr double kCacheSeconds = 365.0 * 24 * 3600;
+
+ private:
+  static constexpr std::size_t kShards = 64;
+  struct Shard {
+    Mutex mu;  // Nothing is called under it.
+    std::unordered_map<InodeNumber, std::uint64_t> references QSFS_GUARDED_BY(mu);
+    std::unordered_set<InodeNumber> orphans QSFS_GUARDED_BY(mu);
+  };
+  Shard& shard(InodeNumber ino) { return shards_[ino % kShards]; }
+
+  Volume& volume_;
+  const Hooks hooks_;
+  EdgeCounters counters_;
+  std::array<Shard, kShards> shards_;
+};
+
+// The table for fuse_session_new(); its userdata is the Edge.
+const fuse_lowlevel_ops& edge_operations();
+
+}  // namespace qsfs::fs

@@ -1,0 +1,164 @@
+// File content: open, read, write, fsync, fallocate, lseek, copy_file_range; and statfs.
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/statvfs.h>
+
+#include <vector>
+
+#include "fs/fuse/reply.h"
+
+namespace qsfs::fs {
+namespace {
+
+constexpr std::size_t kReadMax = 1 << 20;
+constexpr std::uint64_t kStatfsBlock = 4096;
+constexpr std::size_t kNameMax = 255;
+
+void op_open(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* /*file*/) {
+  // From now on the kernel opens files by itself, keeps their pages, and sends no release.
+  fuse_reply_err(request, ENOSYS);
+}
+
+void op_flush(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* /*file*/) {
+  // The kernel has written its dirty pages before it asks; there is nothing else to do at a close.
+  fuse_reply_err(request, ENOSYS);
+}
+
+void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
+             fuse_file_info* /*file*/) {
+  serve(request, [&](Edge& edge) {
+    thread_local Buffer buffer(kReadMax);
+    const MutableBytes out(buffer.data(), std::min(size, buffer.size()));
+    const auto got = edge.volume().read(ino, static_cast<std::uint64_t>(offset), out);
+    if (!got) {
+      reply_error(request, got.error());
+      return;
+    }
+    edge.counters().bytes_read.fetch_add(*got, std::memory_order_relaxed);
+    fuse_reply_buf(request, reinterpret_cast<const char*>(out.data()), *got);
+  });
+}
+
+void op_write(fuse_req_t request, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
+              fuse_file_info* /*file*/) {
+  serve(request, [&](Edge& edge) {
+    const Status written = edge.volume().write(ino, static_cast<std::uint64_t>(offset),
+                                               as_bytes({data, size}), Edge::caller(request));
+    if (!written) {
+      reply_error(request, written.error());
+      return;
+    }
+    edge.counters().bytes_written.fetch_add(size, std::memory_order_relaxed);
+    fuse_reply_write(request, size);
+  });
+}
+
+void op_fsync(fuse_req_t request, fuse_ino_t /*ino*/, int /*datasync*/, fuse_file_info* /*file*/) {
+  serve(request, [&](Edge& edge) { reply_status(request, edge.hooks().sync()); });
+}
+
+void op_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
+                  fuse_file_info* /*file*/) {
+  serve(request, [&](Edge& edge) {
+    AllocateMode allocate = AllocateMode::kDefault;
+    switch (mode) {
+      case 0:
+        break;
+      case FALLOC_FL_KEEP_SIZE:
+        allocate = AllocateMode::kKeepSize;
+        break;
+      case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+        allocate = AllocateMode::kPunchHole;
+        break;
+      case FALLOC_FL_ZERO_RANGE:
+        allocate = AllocateMode::kZeroRange;
+        break;
+      case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+        allocate = AllocateMode::kZeroRangeKeepSize;
+        break;
+      default:
+        fuse_reply_err(request, EOPNOTSUPP);
+        return;
+    }
+    reply_status(request,
+                 edge.volume().allocate(ino, allocate, static_cast<std::uint64_t>(offset),
+                                        static_cast<std::uint64_t>(length), Edge::caller(request)));
+  });
+}
+
+void op_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence,
+              fuse_file_info* /*file*/) {
+  serve(request, [&](Edge& edge) {
+    if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+      fuse_reply_err(request, EINVAL);
+      return;
+    }
+    const auto found =
+        edge.volume().seek(ino, static_cast<std::uint64_t>(offset),
+                           whence == SEEK_DATA ? SeekTarget::kData : SeekTarget::kHole);
+    if (!found) {
+      // The only answer that is not in the errno table: nothing behind this offset.
+      if (found.error().sys_errno == ENXIO) {
+        fuse_reply_err(request, ENXIO);
+      } else {
+        reply_error(request, found.error());
+      }
+      return;
+    }
+    fuse_reply_lseek(request, static_cast<off_t>(*found));
+  });
+}
+
+void op_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset,
+                        fuse_file_info* /*in*/, fuse_ino_t to, off_t to_offset,
+                        fuse_file_info* /*out*/, std::size_t length, int flags) {
+  serve(request, [&](Edge& edge) {
+    if (flags != 0) {
+      fuse_reply_err(request, EINVAL);
+      return;
+    }
+    const auto copied = edge.volume().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
+                                                 static_cast<std::uint64_t>(to_offset), length,
+                                                 Edge::caller(request));
+    if (!copied) {
+      reply_error(request, copied.error());
+      return;
+    }
+    fuse_reply_write(request, *copied);
+  });
+}
+
+void op_statfs(fuse_req_t request, fuse_ino_t /*ino*/) {
+  serve(request, [&](Edge& edge) {
+    const FilesystemSpace space = edge.hooks().space();
+    struct statvfs answer{};
+    answer.f_bsize = kStatfsBlock;
+    answer.f_frsize = kStatfsBlock;
+    answer.f_blocks = space.total_bytes / kStatfsBlock;
+    answer.f_bfree = space.free_bytes / kStatfsBlock;
+    answer.f_bavail = answer.f_bfree;
+    const std::uint64_t inodes = edge.volume().usage().inodes;
+    // Inode numbers do not run out: as many are free as blocks.
+    answer.f_ffree = answer.f_bfree;
+    answer.f_favail = answer.f_bfree;
+    answer.f_files = inodes + answer.f_ffree;
+    answer.f_namemax = kNameMax;
+    fuse_reply_statfs(request, &answer);
+  });
+}
+
+}  // namespace
+
+void install_file_operations(fuse_lowlevel_ops& table) {
+  table.open = op_open;
+  table.flush = op_flush;
+  table.read = op_read;
+  table.write = op_write;
+  table.fsync = op_fsync;
+  table.fallocate = op_fallocate;
+  table.lseek = op_lseek;
+  table.copy_file_range = op_copy_file_range;
+  table.statfs = op_statfs;
+}
+
+}  // namespace qsfs::fs

@@ -1,0 +1,195 @@
+#include "fs/fuse/session.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/unique_fd.h"
+#include "fs/fuse/fuse_api.h"
+
+namespace qsfs::fs {
+namespace {
+
+constexpr unsigned kWriteMax = 1 << 20;
+// Where fuse_in_header keeps the id of a request (linux/fuse.h).
+constexpr std::size_t kUniqueOffset = 8;
+constexpr std::size_t kInHeaderLen = 40;
+
+void want(fuse_conn_info& connection, unsigned capability) {
+  if ((connection.capable & capability) != 0) connection.want |= capability;
+}
+
+void op_init(void* /*userdata*/, fuse_conn_info* connection) {
+  want(*connection, FUSE_CAP_WRITEBACK_CACHE);
+  want(*connection, FUSE_CAP_PARALLEL_DIROPS);
+  want(*connection, FUSE_CAP_ASYNC_READ);
+  want(*connection, FUSE_CAP_ASYNC_DIO);
+  want(*connection, FUSE_CAP_READDIRPLUS);
+  want(*connection, FUSE_CAP_READDIRPLUS_AUTO);
+  want(*connection, FUSE_CAP_NO_OPEN_SUPPORT);
+  want(*connection, FUSE_CAP_NO_OPENDIR_SUPPORT);
+  want(*connection, FUSE_CAP_EXPORT_SUPPORT);
+  want(*connection, FUSE_CAP_CACHE_SYMLINKS);
+  // ACLs are checked by the kernel; modes arrive without the umask, which a default ACL replaces.
+  want(*connection, FUSE_CAP_POSIX_ACL);
+  want(*connection, FUSE_CAP_DONT_MASK);
+  // Opens are never seen, so truncation comes as a setattr.
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC);
+  // Payload is checksummed: it has to pass through memory.
+  connection->want &=
+      ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+  // Locks stay with the kernel: this process is the only one that serves the volume.
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
+  connection->max_write = kWriteMax;
+  connection->max_readahead = kWriteMax;
+  connection->max_background = kBackgroundRequestsMax;
+  connection->congestion_threshold = kBackgroundRequestsMax;
+  connection->time_gran = 1;
+}
+
+// The argument vector that fuse_session_new() wants.
+class Arguments {
+ public:
+  Arguments() { fuse_opt_add_arg(&args_, "qsfs-fs"); }
+  ~Arguments() { fuse_opt_free_args(&args_); }
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+
+  void option(const std::string& value) {
+    fuse_opt_add_arg(&args_, "-o");
+    fuse_opt_add_arg(&args_, value.c_str());
+  }
+  fuse_args* get() { return &args_; }
+
+ private:
+  fuse_args args_ = FUSE_ARGS_INIT(0, nullptr);
+};
+
+// A comma in a value would end it.
+std::string escaped(const std::string& value) {
+  std::string out;
+  for (const char c : value) {
+    if (c == ',' || c == '\\') out.push_back('\\');
+    out.push_back(c);
+  }
+  return out;
+}
+
+// The number of a FUSE connection is the minor device number of its mount: field 3 of its line in
+// /proc/self/mountinfo (proc(5)). Not asked by stat(2), which nobody would answer yet.
+std::string connection_directory(const std::string& mountpoint) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  std::string found;
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream fields(line);
+    std::string id;
+    std::string parent;
+    std::string device;
+    std::string root;
+    std::string target;
+    fields >> id >> parent >> device >> root >> target;
+    // The last one counts: mounts may be stacked.
+    if (target == mountpoint) found = device.substr(device.find(':') + 1);
+  }
+  return found.empty() ? "" : "/sys/fs/fuse/connections/" + found;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Session>> Session::mount(const MountOptions& options, Edge& edge) {
+  auto session = std::unique_ptr<Session>(new Session(options, edge));
+  Arguments arguments;
+  arguments.option("default_permissions");
+  arguments.option("fsname=" + escaped(options.source));
+  arguments.option("subtype=qsfs");
+  if (options.allow_other) arguments.option("allow_other");
+  if (options.read_only) arguments.option("ro");
+  for (const std::string& extra : options.extra) arguments.option(extra);
+  fuse_lowlevel_ops operations = edge_operations();
+  operations.init = op_init;
+  session->session_ = fuse_session_new(arguments.get(), &operations, sizeof operations, &edge);
+  if (session->session_ == nullptr) {
+    return fail(Errc::kInvalidArgument, "mount options: libfuse does not accept them (see above)");
+  }
+  if (fuse_session_mount(session->session_, options.mountpoint.c_str()) != 0) {
+    fuse_session_destroy(session->session_);
+    session->session_ = nullptr;
+    return fail(Errc::kIo, "cannot mount at " + options.mountpoint +
+                               " (is it an empty directory, and is /dev/fuse there?)");
+  }
+  session->connection_ = connection_directory(options.mountpoint);
+  for (std::size_t i = 0; i < kSessionThreads; ++i) {
+    session->threads_.push_back(
+        start_thread("fuse/" + std::to_string(i),
+                     [raw = session.get()](const std::stop_token&) { raw->serve(); }));
+  }
+  return session;
+}
+
+Session::~Session() {
+  if (session_ == nullptr) return;
+  unmount();
+  threads_.clear();
+  fuse_session_destroy(session_);
+}
+
+void Session::serve() {
+  fuse_buf buffer{};
+  while (fuse_session_exited(session_) == 0) {
+    const int received = fuse_session_receive_buf(session_, &buffer);
+    if (received == -EINTR || received == -EAGAIN) continue;
+    if (received <= 0) break;  // Unmounted, or the connection was aborted.
+    if (static_cast<std::size_t>(received) >= kInHeaderLen) {
+      Edge::set_current_request(
+          load_le<std::uint64_t>(static_cast<const std::byte*>(buffer.mem) + kUniqueOffset));
+    }
+    fuse_session_process_buf(session_, &buffer);
+  }
+  std::free(buffer.mem);  // NOLINT(cppcoreguidelines-no-malloc): libfuse allocated it with malloc.
+  fuse_session_exit(session_);
+  {
+    MutexLock lock(mu_);
+    ++ended_threads_;
+  }
+  ended_.notify_all();
+}
+
+void Session::wait() {
+  MutexLock lock(mu_);
+  while (!has_ended()) ended_.wait(mu_);
+}
+
+Status Session::flush_kernel() const {
+  const UniqueFd fd(::open(options_.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return fail_errno(errno, "open " + options_.mountpoint);
+  if (::syncfs(fd.get()) != 0) return fail_errno(errno, "syncfs " + options_.mountpoint);
+  return {};
+}
+
+void Session::abort_connection() {
+  if (connection_.empty()) return;
+  std::ofstream(connection_ + "/abort") << "1";
+}
+
+void Session::unmount() {
+  if (unmounted_.exchange(true) || has_ended()) return;
+  // The threads still serve: what the kernel writes back on the way out arrives.
+  if (::umount2(options_.mountpoint.c_str(), 0) != 0 && errno == EBUSY) {
+    const Status flushed = flush_kernel();
+    if (!flushed) QSFS_LOG_WARN("unmount: {}", flushed.error().message());
+    QSFS_LOG_WARN("{} is in use; detached", options_.mountpoint);
+    ::umount2(options_.mountpoint.c_str(), MNT_DETACH);
+    // Those who still hold it would keep the connection open: end it from this side.
+    fuse_session_exit(session_);
+    abort_connection();
+  }
+}
+
+}  // namespace qsfs::fs

@@ -1,0 +1,70 @@
+// A mounted FUSE session: mount, worker threads, unmount.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread.h"
+#include "fs/fuse/edge.h"
+
+struct fuse_session;
+
+namespace qsfs::fs {
+
+struct MountOptions {
+  std::string mountpoint;  // Absolute.
+  std::string source;      // What /proc/mounts shows first.
+  bool read_only = false;
+  bool allow_other = true;
+  std::vector<std::string> extra;  // Of `-o`, for libfuse.
+};
+
+// Requests that the kernel sends ahead of being asked (write-back, read-ahead): its own limit.
+inline constexpr unsigned kBackgroundRequestsMax = 12;
+// More than kBackgroundRequestsMax: when all of those wait (for space, or for a backend), others
+// are still served.
+inline constexpr std::size_t kSessionThreads = kBackgroundRequestsMax + 4;
+
+// Thread-safe after mount().
+class Session {
+ public:
+  // Mounts and starts the threads. kInvalidArgument (not a directory, a bad option), kPermission,
+  // kIo.
+  static Result<std::unique_ptr<Session>> mount(const MountOptions& options, Edge& edge);
+  // Unmounts when still mounted.
+  ~Session();
+
+  // Returns when the session has ended: unmounted by anyone, or by unmount().
+  void wait() QSFS_EXCLUDES(mu_);
+  bool has_ended() const { return ended_threads_ == kSessionThreads; }
+
+  // Writes the kernel's dirty pages, then takes the mount away. A mount that is still in use goes
+  // from the namespace at once, and its users get errors. Idempotent.
+  void unmount();
+
+  // Writes dirty pages of the kernel into the volume: syncfs(2) of the mount.
+  Status flush_kernel() const;
+
+ private:
+  Session(MountOptions options, Edge& edge) : options_(std::move(options)), edge_(edge) {}
+  void serve();
+  // Wakes every thread that waits for a request.
+  void abort_connection();
+
+  const MountOptions options_;
+  Edge& edge_;
+  fuse_session* session_ = nullptr;
+  std::atomic<std::size_t> ended_threads_{0};
+  std::atomic<bool> unmounted_{false};
+  std::string connection_;  // Its directory in /sys/fs/fuse/connections; empty: not known.
+  Mutex mu_;
+  CondVar ended_;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace qsfs::fs
