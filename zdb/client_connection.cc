@@ -1,33 +1,18 @@
 #include "zdb/client_connection.h"
 
-#include <openssl/evp.h>
-
 #include <array>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "zdb/error_text.h"
+#include "zdb/password.h"
 
 namespace qsfs::zdb {
 namespace {
 
 // The longest challenge that is accepted; 0-db sends 16 characters.
 constexpr std::size_t kChallengeLenMax = 256;
-
-// Lower-case hexadecimal SHA-1 of "challenge:password", as the protocol wants it.
-Result<std::string> challenge_response(std::string_view challenge, const std::string& password) {
-  std::string message(challenge);
-  message += ':';
-  message += password;
-  std::array<std::byte, EVP_MAX_MD_SIZE> digest{};
-  unsigned len = 0;
-  if (::EVP_Digest(message.data(), message.size(), reinterpret_cast<unsigned char*>(digest.data()),
-                   &len, ::EVP_sha1(), nullptr) != 1) {
-    return fail(Errc::kInternal, "SHA-1 is not available in this OpenSSL");
-  }
-  return to_hex(Bytes(digest).first(len));
-}
 
 std::unexpected<Error> refused(const Reply& reply, const BackendOptions& options,
                                std::string_view command) {
@@ -62,8 +47,7 @@ Status ClientConnection::select(const BackendOptions& options, MonotonicTime dea
   } else {
     QSFS_ASSIGN(const Reply challenge, call({"AUTH", "SECURE", "CHALLENGE"}, deadline));
     if (challenge.kind == Reply::Kind::kStatus && challenge.bytes.size() <= kChallengeLenMax) {
-      QSFS_ASSIGN(const std::string response,
-                  challenge_response(challenge.text(), options.password));
+      const std::string response = hash_password(challenge.text(), options.password);
       QSFS_ASSIGN(reply, call({"SELECT", options.name_space, "SECURE", response}, deadline));
     } else if (challenge.kind == Reply::Kind::kError) {
       // An old server, which does not know challenges.
