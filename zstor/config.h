@@ -21,6 +21,7 @@
 #include "crypto/secret.h"
 #include "zdb/backend.h"
 #include "zstor/manifest.h"
+#include "zstor/meta_store.h"
 #include "zstor/placement.h"
 
 namespace qsfs::zstor {
@@ -31,12 +32,18 @@ inline constexpr std::uint64_t kConfigSizeMax = kMiB;
 inline constexpr std::size_t kBackendsMax = 4096;
 inline constexpr std::size_t kMetaBackendsMax = 64;
 inline constexpr std::size_t kVolumeNameLenMax = 255;
-// The key of a manifest is "/{prefix}/…" and has at most zdb::kKeyLenMax bytes.
-inline constexpr std::size_t kMetaPrefixLenMax = 128;
+// The key of a value on a meta backend is "/{prefix}/{name}" and has at most zdb::kKeyLenMax bytes.
+inline constexpr std::size_t kMetaPrefixLenMax = zdb::kKeyLenMax - kMetaNameLenMax - 2;
 inline constexpr std::size_t kPasswordLenMax = 255;
 // What header, tag and padding add to a stripe, at most: stripe_size + this fits a value of a
 // 0-DB even when k is 1.
 inline constexpr std::uint64_t kStripeOverheadMax = 4 * kKiB;
+inline constexpr std::uint32_t kWorkersMax = 256;
+inline constexpr std::uint64_t kReadaheadMax = 64 * kMiB;
+// Of zstd; beyond, it takes hundreds of MiB of memory.
+inline constexpr int kCompressionLevelMax = 19;
+// More messages than this are counted, not listed.
+inline constexpr std::size_t kConfigMessagesMax = 50;
 
 // A short secret text. Wiped when the last copy goes; copies share it. Immutable, hence
 // thread-safe. Has no operator<< on purpose.
@@ -62,8 +69,10 @@ std::string uuid_to_string(const Uuid& uuid);
 std::optional<Uuid> parse_uuid(std::string_view text);
 
 // What manifests name a backend by (BackendId): the first 16 bytes of BLAKE2b-256 over
-// ("qsfs backend v1", 0, address, 0, namespace), with the address as BackendAddress::to_string()
-// writes it. It does not depend on the password, the role or the place in the file.
+// ("qsfs backend v1", 0, canonical address, 0, namespace). It does not depend on the password, the
+// role, the place in the file or the spelling of the address.
+// The address with a literal IP in its one canonical form and a host name in lower case.
+std::string canonical_address(const zdb::BackendAddress& address);
 BackendId make_backend_id(const zdb::BackendAddress& address, std::string_view name_space);
 
 struct BackendConfig {
@@ -95,7 +104,7 @@ struct EncryptionConfig {
 
 struct CompressionConfig {
   Compression algorithm = Compression::kZstd;
-  int level = 1;  // Of zstd: 1 to 19.
+  int level = 1;  // Of zstd: 1 to kCompressionLevelMax.
 };
 
 struct MetaConfig {
@@ -193,7 +202,7 @@ struct ConfigProblem {
 
 // All that is wrong with `config`, in the order of the file; empty when it may be used.
 std::vector<ConfigProblem> validate(const Config& config, const ConfigLimits& limits = {});
-// What is allowed but unwise (fewer than three meta backends, no own meta key…).
+// What is allowed but unwise (fewer than three meta backends, one server in two groups…).
 std::vector<ConfigProblem> find_unwise(const Config& config);
 
 // Messages are "line 12: archive.stripe_size: …" and hold no secret.
