@@ -89,6 +89,9 @@ struct EngineOptions {
   std::uint64_t data_file_bytes_max = 256 * kMiB;
   // The mode of namespaces made without saying one.
   NamespaceMode default_mode = NamespaceMode::kUser;
+  // kInterval: whether a thread ("zdb-sync") does the syncs. Without it, writes do them once the
+  // interval has passed: for simulations, which have one thread.
+  bool background_thread = true;
 };
 
 class Engine {

@@ -1,0 +1,115 @@
+// The in-memory index of a namespace: where the live entry of each key is.
+//
+// KeyTable (user mode) keeps 32 bytes a key and a 4 to 8 byte bucket; keys stay on the disk.
+// IdTable (sequential mode) keeps 12 bytes an id. Neither locks: the namespace's mutex guards them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "zdb/key_hash.h"
+#include "zdb/storage_format.h"
+
+namespace qsfs::zdb {
+
+// The place of an entry. Files are numbered from 1.
+struct EntryPlace {
+  std::uint32_t file_id = 0;
+  std::uint32_t oldest_file = 0;  // As in EntryHeader; sequential mode does not keep it.
+  std::uint64_t offset = 0;
+  std::uint32_t value_len = 0;
+  std::uint8_t key_len = 0;
+
+  [[nodiscard]] std::uint64_t total_len() const { return entry_len(key_len, value_len); }
+  [[nodiscard]] bool same_position(const EntryPlace& other) const {
+    return file_id == other.file_id && offset == other.offset;
+  }
+};
+
+class KeyTable {
+ public:
+  std::optional<EntryPlace> find(const KeyHash& hash) const;
+  // Inserts, or replaces what is there; returns what was there.
+  std::optional<EntryPlace> put(const KeyHash& hash, const EntryPlace& place);
+  // Returns what was there.
+  std::optional<EntryPlace> erase(const KeyHash& hash);
+
+  [[nodiscard]] std::uint64_t memory_bytes() const;
+
+ private:
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+  static constexpr std::size_t kShardBits = 5;
+  static constexpr std::size_t kShardCount = std::size_t{1} << kShardBits;
+  static constexpr std::size_t kNodesPerChunk = 128;
+  static constexpr std::size_t kBucketsMin = 16;
+
+  // 32-bit fields, so that it needs no padding.
+  struct Node {
+    std::uint32_t hash_low, hash_high, check;
+    std::uint32_t file_id, offset_units, oldest_file;
+    std::uint32_t lengths;  // Key length in the highest byte.
+    std::uint32_t next;
+  };
+  static_assert(sizeof(Node) == 32);
+
+  // A table of its own, so that growing one stalls the namespace for a 32nd of the keys only.
+  struct Shard {
+    std::vector<std::uint32_t> buckets;
+    std::vector<std::unique_ptr<Node[]>> chunks;
+    std::uint32_t free_head = kNone;
+    std::uint32_t used = 0;  // Nodes ever taken from the chunks.
+    std::size_t count = 0;
+
+    Node& node(std::uint32_t index) {
+      return chunks[index / kNodesPerChunk][index % kNodesPerChunk];
+    }
+    const Node& node(std::uint32_t index) const {
+      return chunks[index / kNodesPerChunk][index % kNodesPerChunk];
+    }
+    std::uint32_t find(const KeyHash& hash) const;
+    std::uint32_t take_node();
+    void grow();
+  };
+
+  static std::size_t shard_of(const KeyHash& hash) { return hash.bits >> (64 - kShardBits); }
+  static EntryPlace place_of(const Node& node);
+  static void store_place(Node& node, const EntryPlace& place);
+
+  std::array<Shard, kShardCount> shards_;
+};
+
+class IdTable {
+ public:
+  std::optional<EntryPlace> find(std::uint64_t id) const;
+  std::optional<EntryPlace> put(std::uint64_t id, const EntryPlace& place);
+  std::optional<EntryPlace> erase(std::uint64_t id);
+
+  // The first live id at or after `id`, among at most `slots_max` slots; `id` moves past what was
+  // looked at. nullopt: none in there; *at_end tells whether the table ends here.
+  std::optional<EntryPlace> next(std::uint64_t& id, std::size_t slots_max, bool* at_end) const;
+
+  [[nodiscard]] std::uint64_t memory_bytes() const;
+
+ private:
+  static constexpr std::uint64_t kIdsPerChunk = 4096;
+  struct Slot {
+    std::uint32_t file_id = 0;  // 0: dead.
+    std::uint32_t offset_units = 0;
+    std::uint32_t value_len = 0;
+  };
+  struct Chunk {
+    std::array<Slot, kIdsPerChunk> slots;
+    std::size_t live = 0;
+  };
+  static EntryPlace place_of(const Slot& slot);
+  const Slot* slot_of(std::uint64_t id) const;
+
+  // Chunks without a live id are dropped, so that old deleted ids cost nothing.
+  std::map<std::uint64_t, std::unique_ptr<Chunk>> chunks_;
+};
+
+}  // namespace qsfs::zdb

@@ -1,0 +1,241 @@
+#include "zdb/namespace_store.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "zdb/recovery.h"
+
+namespace qsfs::zdb {
+namespace {
+
+HashKey random_hash_key(Random& random) {
+  return {.k0 = random.next_u64(), .k1 = random.next_u64()};
+}
+
+// The number in "00000001.data"; nullopt: another kind of file.
+std::optional<std::uint32_t> file_id_of(std::string_view file_name) {
+  const std::size_t dot = file_name.find('.');
+  if (dot == std::string_view::npos) return std::nullopt;
+  const std::string_view kind = file_name.substr(dot);
+  if (kind != ".data" && kind != ".index") return std::nullopt;
+  std::uint32_t id = 0;
+  const auto [end, error] = std::from_chars(file_name.data(), file_name.data() + dot, id);
+  if (error != std::errc{} || end != file_name.data() + dot || id == 0) return std::nullopt;
+  return id;
+}
+
+}  // namespace
+
+NamespaceStore::NamespaceStore(const StoreContext& context, std::shared_ptr<FileLock> owner_lock,
+                               std::string directory, std::string name,
+                               const NamespaceSettings& settings)
+    : context_(context),
+      directory_(std::move(directory)),
+      name_(std::move(name)),
+      hash_key_(random_hash_key(context.random)),
+      owner_lock_(std::move(owner_lock)),
+      settings_(settings) {}
+
+Result<std::shared_ptr<NamespaceStore>> NamespaceStore::open(const StoreContext& context,
+                                                             std::shared_ptr<FileLock> owner_lock,
+                                                             std::string directory,
+                                                             std::string name,
+                                                             const NamespaceSettings& settings) {
+  std::shared_ptr<NamespaceStore> store(new NamespaceStore(
+      context, std::move(owner_lock), std::move(directory), std::move(name), settings));
+  MutexLock lock(store->mu_);
+  QSFS_TRY(store->recover());
+  return store;
+}
+
+NamespaceStore::~NamespaceStore() {
+  MutexLock lock(mu_);
+  if (dropped_ || active_ == nullptr) return;
+  const Status finished = finish_active_unlocking();
+  if (!finished) QSFS_LOG_ERROR("namespace {}: closing: {}", name_, finished.error().message());
+}
+
+Status NamespaceStore::recover() {
+  last_sync_ = context_.clock.now();
+  QSFS_ASSIGN(const std::vector<std::string> names, context_.disk.list(directory_));
+  std::map<std::uint32_t, bool> ids;
+  for (const std::string& file_name : names) {
+    if (const auto id = file_id_of(file_name)) ids.emplace(*id, true);
+  }
+  for (const auto& [id, unused] : ids) QSFS_TRY(recover_file(id, id == ids.rbegin()->first));
+  QSFS_TRY(reopen_active());
+  // All that was recovered is durable.
+  remove_dead_unlocking(dead_files_locked());
+  return {};
+}
+
+Status NamespaceStore::recover_file(std::uint32_t file_id, bool is_newest) {
+  auto file = std::make_shared<DataFile>(file_id, directory_);
+  files_.emplace(file_id, file);
+  const RecordSink sink = [&](const IndexRecord& record)
+                              QSFS_NO_THREAD_SAFETY_ANALYSIS { replay(record, *file); };
+  std::uint64_t next_sequence = next_sequence_;
+  const Status recovered = recover_data_file(context_.disk, *file, is_newest, sink, next_sequence);
+  if (!recovered) {
+    files_.erase(file_id);
+    if (is_newest && recovered.error().code == Errc::kNotFound) return {};
+    return recovered;
+  }
+  next_sequence_ = next_sequence;
+  return {};
+}
+
+void NamespaceStore::replay(const IndexRecord& record, DataFile& file) {
+  // The files know the mode best: settings may be older than the first write.
+  settings_.mode = file.header.mode;
+  const auto target = target_of(record.key);
+  if (!target) {
+    QSFS_LOG_ERROR("{}: an entry at {} has a key that the mode does not allow", file.data_path,
+                   record.offset);
+    return;
+  }
+  if (record.type == EntryType::kTombstone) {
+    account_erase_locked(*target);
+    file.tombstone_oldest = std::min(file.tombstone_oldest, record.oldest_file);
+    return;
+  }
+  const EntryPlace place{.file_id = file.id,
+                         .oldest_file = record.oldest_file,
+                         .offset = record.offset,
+                         .value_len = record.value_len,
+                         .key_len = static_cast<std::uint8_t>(record.key.size())};
+  account_put_locked(*target, place, file);
+}
+
+Status NamespaceStore::reopen_active() {
+  if (files_.empty()) return {};
+  const std::shared_ptr<DataFile>& newest = files_.rbegin()->second;
+  settings_.mode = newest->header.mode;
+  auto data = context_.disk.open(newest->data_path, OpenMode::kReadWrite);
+  if (!data && data.error().code == Errc::kNotFound) return {};  // Missing: said so already.
+  if (!data) return std::unexpected(data.error());
+  QSFS_ASSIGN(auto index, context_.disk.open(newest->index_path, OpenMode::kReadWrite));
+  newest->handle = std::move(*data);
+  ++open_handles_;
+  active_ = std::make_shared<ActiveFile>(newest, newest->handle, std::move(index), next_sequence_);
+  return {};
+}
+
+NamespaceSettings NamespaceStore::settings() const {
+  MutexLock lock(mu_);
+  return settings_;
+}
+
+NamespaceCounters NamespaceStore::counters() const {
+  MutexLock lock(mu_);
+  NamespaceCounters counters{.entries = entries_,
+                             .data_bytes = data_bytes_,
+                             .index_bytes = keys_.memory_bytes() + ids_.memory_bytes(),
+                             .next_id = next_sequence_,
+                             .index_io_errors = index_io_errors_,
+                             .data_io_errors = data_io_errors_,
+                             .last_io_error_unix_s = last_io_error_unix_s_};
+  for (const auto& [id, file] : files_) {
+    counters.index_bytes += sizeof(DataFile) + file->marks.capacity() * sizeof(IndexMark);
+  }
+  return counters;
+}
+
+bool NamespaceStore::is_dropped() const {
+  MutexLock lock(mu_);
+  return dropped_;
+}
+
+Status NamespaceStore::apply_settings(const NamespaceSettings& settings) {
+  MutexLock lock(mu_);
+  if (settings.mode != settings_.mode && (rolling_ || !files_.empty())) {
+    return fail(Errc::kPermission, "namespace " + name_ + " was written to: its mode is fixed");
+  }
+  settings_ = settings;
+  return {};
+}
+
+void NamespaceStore::mark_dropped() {
+  MutexLock lock(mu_);
+  dropped_ = true;
+  space_changed_.notify_all();
+  while (operations_ > 0) idle_changed_.wait(mu_);
+  active_.reset();
+  files_.clear();
+  keys_ = KeyTable();
+  ids_ = IdTable();
+  owner_lock_.reset();
+}
+
+std::optional<NamespaceStore::Target> NamespaceStore::target_of(Bytes key) const {
+  if (is_sequential()) {
+    if (key.size() != kSequentialKeyLen) return std::nullopt;
+    return Target{.key = key, .hash = {}, .id = load_le<std::uint64_t>(key.data())};
+  }
+  if (key.empty() || key.size() > kKeyLenMax) return std::nullopt;
+  return Target{.key = key, .hash = hash_key(hash_key_, key)};
+}
+
+std::optional<EntryPlace> NamespaceStore::find_locked(const Target& target) const {
+  return is_sequential() ? ids_.find(target.id) : keys_.find(target.hash);
+}
+
+void NamespaceStore::account_put_locked(const Target& target, const EntryPlace& place,
+                                        DataFile& file) {
+  const auto before = is_sequential() ? ids_.put(target.id, place) : keys_.put(target.hash, place);
+  ++entries_;
+  data_bytes_ += place.value_len;
+  ++file.live_entries;
+  file.live_bytes += place.total_len();
+  if (before) account_death_locked(*before);
+}
+
+bool NamespaceStore::account_erase_locked(const Target& target) {
+  const auto before = is_sequential() ? ids_.erase(target.id) : keys_.erase(target.hash);
+  if (before) account_death_locked(*before);
+  return before.has_value();
+}
+
+void NamespaceStore::account_death_locked(const EntryPlace& place) {
+  --entries_;
+  data_bytes_ -= place.value_len;
+  const auto file = files_.find(place.file_id);
+  QSFS_CHECK(file != files_.end());
+  file->second->live_bytes -= place.total_len();
+  if (--file->second->live_entries == 0) has_dead_ = true;
+}
+
+void NamespaceStore::note_data_error_locked() {
+  ++data_io_errors_;
+  last_io_error_unix_s_ =
+      std::chrono::duration_cast<std::chrono::seconds>(context_.clock.wall()).count();
+}
+
+void NamespaceStore::note_index_error_locked() {
+  ++index_io_errors_;
+  last_io_error_unix_s_ =
+      std::chrono::duration_cast<std::chrono::seconds>(context_.clock.wall()).count();
+}
+
+Status NamespaceStore::sync() {
+  MutexLock lock(mu_);
+  if (dropped_) return {};
+  ++operations_;
+  const Status synced = sync_unlocking();
+  if (--operations_ == 0) idle_changed_.notify_all();
+  return synced;
+}
+
+Status NamespaceStore::sync_if_dirty() {
+  {
+    MutexLock lock(mu_);
+    const bool dirty = active_ != nullptr && !active_->is_poisoned() &&
+                       !active_->is_synced(active_->last_ticket());
+    if (dropped_ || (!dirty && !has_dead_)) return {};
+  }
+  return sync();
+}
+
+}  // namespace qsfs::zdb

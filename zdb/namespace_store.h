@@ -1,0 +1,235 @@
+// NamespaceStore: one namespace of the engine on its directory.
+//
+// How a set goes: the key is marked busy (a second writer of it waits), space is reserved at the
+// end of the active data file, the bytes are written without any lock, made durable under
+// SyncPolicy::kAlways (concurrent writers share one datasync), and only then the entry is
+// published in the table and its index record queued. So readers see nothing that could still fail,
+// and versions of one key are published in the order in which they stand in the file.
+//
+// Invariants:
+// - Every data file but the active one is durable, or its failed sync was reported.
+// - Index frames stand in file order; what the last one calls durable is.
+// - A file goes only when no entry in it is live, what killed them is durable, and no older file
+//   holds an entry that a tombstone of it masks.
+//
+// Thread-safe. One mutex, never held over I/O.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "base/mutex.h"
+#include "zdb/data_file.h"
+#include "zdb/engine.h"
+#include "zdb/key_table.h"
+
+namespace qsfs::zdb {
+
+// Index records that may wait in memory. A frame is written from kIndexFlushBytes on; when that
+// keeps failing, sets and removes fail at kPendingIndexBytesMax.
+inline constexpr std::size_t kIndexFlushBytes = 64 * kKiB;
+inline constexpr std::size_t kPendingIndexBytesMax = 1 * kMiB;
+// Data written since the last frame that makes a sync write one: bounds what the next open reads.
+inline constexpr std::uint64_t kUnmarkedBytesMax = 16 * kMiB;
+// Open closed data files of a namespace.
+inline constexpr std::size_t kOpenFilesMax = 64;
+// Index records, or ids, that one scan() looks at.
+inline constexpr std::size_t kScanSteps = 16384;
+// Space is reserved in these steps ahead of the writes, so that a sync has less to do.
+inline constexpr std::uint64_t kAllocateStepSmall = 256 * kKiB;
+inline constexpr std::uint64_t kAllocateStep = 8 * kMiB;
+// Of the reserved space, what sets leave to tombstones: a full disk must not stop removes.
+inline constexpr std::uint64_t kTombstoneReserve = 64 * kKiB;
+
+struct StoreContext {
+  EngineOptions options;
+  Disk& disk;
+  Clock& clock;
+  Random& random;
+};
+
+class NamespaceStore final : public EngineNamespace {
+ public:
+  // `directory` exists and holds the settings file. Recovers what is there. `owner_lock` keeps
+  // other processes out of the engine's directory; it is held as long as this may write.
+  static Result<std::shared_ptr<NamespaceStore>> open(const StoreContext& context,
+                                                      std::shared_ptr<FileLock> owner_lock,
+                                                      std::string directory, std::string name,
+                                                      const NamespaceSettings& settings);
+  // Makes everything durable; logs what fails.
+  ~NamespaceStore() override;
+
+  const std::string& name() const override { return name_; }
+  NamespaceSettings settings() const override QSFS_EXCLUDES(mu_);
+  NamespaceCounters counters() const override QSFS_EXCLUDES(mu_);
+  bool is_dropped() const override QSFS_EXCLUDES(mu_);
+
+  Result<SetResult> set(Bytes key, Bytes value, std::uint32_t unix_time_s) override
+      QSFS_EXCLUDES(mu_);
+  Result<std::optional<Buffer>> get(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<bool> remove(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<bool> exists(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<std::optional<std::uint64_t>> length(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<CheckVerdict> check(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<ScanPage> scan(Bytes cursor, std::size_t entries_max) override QSFS_EXCLUDES(mu_);
+
+  const std::string& directory() const { return directory_; }
+  // kPermission when the mode of a namespace that was ever written to would change.
+  Status apply_settings(const NamespaceSettings& settings) QSFS_EXCLUDES(mu_);
+  // Makes everything acknowledged durable, and removes files that have become useless.
+  Status sync() QSFS_EXCLUDES(mu_);
+  // sync(), when something is not durable yet.
+  Status sync_if_dirty() QSFS_EXCLUDES(mu_);
+  // Every call from now on answers kNotFound. Returns when no other is under way.
+  void mark_dropped() QSFS_EXCLUDES(mu_);
+
+ private:
+  // A key in whichever form the mode uses.
+  struct Target {
+    Bytes key;
+    KeyHash hash;          // User mode.
+    std::uint64_t id = 0;  // Sequential mode.
+  };
+  // An entry about to be written.
+  struct Draft {
+    EntryType type = EntryType::kValue;
+    Target target;
+    bool allocates_id = false;  // The key is the sequence number that the entry gets.
+    Bytes value;
+    std::uint32_t value_crc = 0;
+    std::uint32_t unix_time_s = 0;
+    std::uint32_t oldest_file = 0;  // 0: that of the file it lands in.
+  };
+  // Where it goes.
+  struct Slot {
+    std::shared_ptr<ActiveFile> active;
+    ActiveFile::Reservation space;
+    std::uint64_t sequence = 0;
+    std::array<std::byte, kSequentialKeyLen> id_key{};
+  };
+  struct OpenEntry {
+    EntryPlace place;
+    std::shared_ptr<DataFile> file;
+    std::shared_ptr<DiskFile> handle;
+  };
+  NamespaceStore(const StoreContext& context, std::shared_ptr<FileLock> owner_lock,
+                 std::string directory, std::string name, const NamespaceSettings& settings);
+
+  // Opening.
+  Status recover() QSFS_REQUIRES(mu_);
+  Status recover_file(std::uint32_t file_id, bool is_newest) QSFS_REQUIRES(mu_);
+  Status reopen_active() QSFS_REQUIRES(mu_);
+  void replay(const IndexRecord& record, DataFile& file) QSFS_REQUIRES(mu_);
+
+  // The table.
+  bool is_sequential() const QSFS_REQUIRES(mu_) {
+    return settings_.mode == NamespaceMode::kSequential;
+  }
+  // nullopt: this cannot be a key of the namespace.
+  std::optional<Target> target_of(Bytes key) const QSFS_REQUIRES(mu_);
+  std::optional<EntryPlace> find_locked(const Target& target) const QSFS_REQUIRES(mu_);
+  void account_put_locked(const Target& target, const EntryPlace& place, DataFile& file)
+      QSFS_REQUIRES(mu_);
+  bool account_erase_locked(const Target& target) QSFS_REQUIRES(mu_);
+  void account_death_locked(const EntryPlace& place) QSFS_REQUIRES(mu_);
+
+  // Writing (namespace_write.cc). Those that end in _unlocking let go of mu_ while they work.
+  Result<SetResult> set_unlocking(Bytes key, Draft& draft) QSFS_REQUIRES(mu_);
+  Result<SetOutcome> update_unlocking(Draft& draft) QSFS_REQUIRES(mu_);
+  Result<bool> remove_unlocking(Bytes key, Draft& draft) QSFS_REQUIRES(mu_);
+  void acquire_key_unlocking(const Target& target) QSFS_REQUIRES(mu_);
+  void release_key_locked(const Target& target) QSFS_REQUIRES(mu_);
+  Status check_limit_locked(std::uint64_t new_len, std::uint64_t old_len) const QSFS_REQUIRES(mu_);
+  // Writes, makes durable where the policy says so, and publishes. Fills in an allocated id.
+  Result<Slot> append_unlocking(Draft& draft) QSFS_REQUIRES(mu_);
+  Status write_entry(const Slot& slot, const Draft& draft) QSFS_EXCLUDES(mu_);
+  void fail_write_unlocking(const Slot& slot) QSFS_REQUIRES(mu_);
+  void publish_locked(const Slot& slot, const Draft& draft) QSFS_REQUIRES(mu_);
+  void tidy_after_write_unlocking() QSFS_REQUIRES(mu_);
+
+  // Files (namespace_files.cc).
+  // Returns with room for an entry of `len` bytes in active_.
+  Status reserve_unlocking(std::uint64_t len, EntryType type) QSFS_REQUIRES(mu_);
+  Status extend_unlocking(std::uint64_t end) QSFS_REQUIRES(mu_);
+  Status roll_unlocking() QSFS_REQUIRES(mu_);
+  Status finish_active_unlocking() QSFS_REQUIRES(mu_);
+  Status create_active_unlocking() QSFS_REQUIRES(mu_);
+  Status wait_synced_unlocking(const std::shared_ptr<ActiveFile>& active, std::uint64_t ticket)
+      QSFS_REQUIRES(mu_);
+  Status flush_index_unlocking(const std::shared_ptr<ActiveFile>& active) QSFS_REQUIRES(mu_);
+  Status sync_unlocking() QSFS_REQUIRES(mu_);
+  std::vector<std::shared_ptr<DataFile>> dead_files_locked() const QSFS_REQUIRES(mu_);
+  // REQUIRES: what killed their entries is durable.
+  void remove_dead_unlocking(const std::vector<std::shared_ptr<DataFile>>& dead) QSFS_REQUIRES(mu_);
+  bool masks_older_locked(const DataFile& file) const QSFS_REQUIRES(mu_);
+  std::uint32_t oldest_file_of_locked(const Target& target, const EntryPlace& place) const
+      QSFS_REQUIRES(mu_);
+  void note_data_error_locked() QSFS_REQUIRES(mu_);
+  void note_index_error_locked() QSFS_REQUIRES(mu_);
+
+  // Reading (namespace_read.cc).
+  Result<std::optional<OpenEntry>> open_entry(Bytes key) QSFS_EXCLUDES(mu_);
+  Result<std::shared_ptr<DiskFile>> handle_unlocking(const std::shared_ptr<DataFile>& file)
+      QSFS_REQUIRES(mu_);
+  void close_idle_handles_locked() QSFS_REQUIRES(mu_);
+  Result<Buffer> read_value(const OpenEntry& entry, Bytes key) QSFS_EXCLUDES(mu_);
+  // False also when what is there cannot be read: writing it anew repairs it.
+  bool is_identical_unlocking(const EntryPlace& place, const Draft& draft) QSFS_REQUIRES(mu_);
+  struct ScanState;
+  bool scan_record(const DataFile& file, const IndexRecord& record, ScanState& state)
+      QSFS_EXCLUDES(mu_);
+  Status scan_file_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
+      QSFS_REQUIRES(mu_);
+  Result<ScanPage> scan_ids_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  Result<ScanPage> scan_keys_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+
+  // Const after construction.
+  const StoreContext context_;
+  const std::string directory_;
+  const std::string name_;
+  const HashKey hash_key_;
+
+  mutable Mutex mu_;
+  CondVar keys_changed_;   // A busy key was released.
+  CondVar syncs_changed_;  // A sync or an index flush ended.
+  CondVar space_changed_;  // A roll or an extension ended, or a write left the active file.
+  CondVar idle_changed_;   // An operation ended.
+
+  // Shared with the engine, which sessions may outlive.
+  std::shared_ptr<FileLock> owner_lock_ QSFS_GUARDED_BY(mu_);
+  NamespaceSettings settings_ QSFS_GUARDED_BY(mu_);
+  bool dropped_ QSFS_GUARDED_BY(mu_) = false;
+  std::size_t operations_ QSFS_GUARDED_BY(mu_) = 0;
+  KeyTable keys_ QSFS_GUARDED_BY(mu_);
+  IdTable ids_ QSFS_GUARDED_BY(mu_);
+  std::uint64_t next_sequence_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t entries_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t data_bytes_ QSFS_GUARDED_BY(mu_) = 0;
+  // What sets that are under way will add to data_bytes_.
+  std::uint64_t growing_bytes_ QSFS_GUARDED_BY(mu_) = 0;
+  // Keys with a writer: hash bits or id. At most one for each thread in a call.
+  std::unordered_set<std::uint64_t> busy_ QSFS_GUARDED_BY(mu_);
+
+  // Shared: readers keep a file that is being removed.
+  std::map<std::uint32_t, std::shared_ptr<DataFile>> files_ QSFS_GUARDED_BY(mu_);
+  // Shared: a writer that waits for a sync keeps it past a roll. Null until the first write.
+  std::shared_ptr<ActiveFile> active_ QSFS_GUARDED_BY(mu_);
+  bool rolling_ QSFS_GUARDED_BY(mu_) = false;  // Someone changes active_ or extends it.
+  bool can_allocate_ QSFS_GUARDED_BY(mu_) = true;
+  // Acknowledged entries stood in a file whose sync failed: sync() cannot promise them any more.
+  bool at_risk_ QSFS_GUARDED_BY(mu_) = false;
+  bool removing_dead_ QSFS_GUARDED_BY(mu_) = false;
+  bool has_dead_ QSFS_GUARDED_BY(mu_) = false;
+  std::uint64_t use_count_ QSFS_GUARDED_BY(mu_) = 0;
+  std::size_t open_handles_ QSFS_GUARDED_BY(mu_) = 0;
+  MonotonicTime last_sync_ QSFS_GUARDED_BY(mu_){0};
+
+  std::uint64_t index_io_errors_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t data_io_errors_ QSFS_GUARDED_BY(mu_) = 0;
+  std::int64_t last_io_error_unix_s_ QSFS_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace qsfs::zdb
