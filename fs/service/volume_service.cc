@@ -258,6 +258,12 @@ Status VolumeService::sync_remote(const std::function<bool()>& cancelled) {
     hook = before_seal_;
   }
   if (hook) QSFS_TRY(hook());
+  return seal_and_wait(cancelled);
+}
+
+Status VolumeService::sync_remote_from_mount() { return seal_and_wait(nullptr); }
+
+Status VolumeService::seal_and_wait(const std::function<bool()>& cancelled) {
   QSFS_TRY(sync_local());
   QSFS_ASSIGN(const SegmentId sealed, log_->seal(/*even_internal=*/false));
   archiver_->wake();

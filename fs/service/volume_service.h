@@ -82,6 +82,9 @@ class VolumeService {
   // Everything acknowledged before the call is readable from the backends alone. Errors as
   // Archiver::wait_archived().
   Status sync_remote(const std::function<bool()>& cancelled);
+  // The same, asked by the kernel itself (fsync under durability "remote"): its dirty pages are its
+  // own business.
+  Status sync_remote_from_mount();
   // Drops archived local data, all of it.
   Result<std::uint64_t> evict_all();
   // Seals the open segment when its time has come (R7), and keeps the cache within its limit.
@@ -108,6 +111,7 @@ class VolumeService {
   Status open_cache();
   Status open_volume();
   void on_seal(const SealedSegment& sealed, MutationBatch& mutations);
+  Status seal_and_wait(const std::function<bool()>& cancelled);
 
   const ServiceOptions options_;
   const ServiceParts parts_;
