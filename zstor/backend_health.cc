@@ -1,0 +1,251 @@
+#include "zstor/backend_health.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace qsfs::zstor {
+namespace {
+
+constexpr double kMeanGain = 1.0 / 8;
+constexpr double kDeviationGain = 1.0 / 4;
+// Mean and so many mean deviations: about 95 % of the replies of a backend that is well.
+constexpr double kHedgeDeviations = 3;
+
+BackendState state_after(BackendHealth::Call call, Errc code) {
+  switch (code) {
+    case Errc::kNoSpace:
+      return BackendState::kFull;
+    case Errc::kIo:
+      // The server lives and its disk does not take more: as when it is full.
+      return call == BackendHealth::Call::kWrite ? BackendState::kFull : BackendState::kCorrupt;
+    case Errc::kLocked:
+      return BackendState::kLocked;
+    case Errc::kAccess:
+    case Errc::kPermission:
+      return BackendState::kWrongCredentials;
+    default:
+      return BackendState::kUnreachable;
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(BackendState state) {
+  switch (state) {
+    case BackendState::kUnknown:
+      return "unknown";
+    case BackendState::kHealthy:
+      return "healthy";
+    case BackendState::kFull:
+      return "full";
+    case BackendState::kLocked:
+      return "locked";
+    case BackendState::kSlow:
+      return "slow";
+    case BackendState::kUnreachable:
+      return "unreachable";
+    case BackendState::kWrongCredentials:
+      return "wrong credentials";
+    case BackendState::kWiped:
+      return "wiped";
+    case BackendState::kCorrupt:
+      return "corrupt";
+  }
+  return "unknown";
+}
+
+void BackendHealth::Latency::add(Duration sample) {
+  const auto ns = static_cast<double>(sample.count());
+  if (!known) {
+    mean_ns = ns;
+    deviation_ns = ns / 2;
+    known = true;
+    return;
+  }
+  deviation_ns += kDeviationGain * (std::abs(ns - mean_ns) - deviation_ns);
+  mean_ns += kMeanGain * (ns - mean_ns);
+}
+
+void BackendHealth::set_state_locked(BackendState state) {
+  if (state_ == state) return;
+  state_ = state;
+  since_ = clock_.wall();
+}
+
+void BackendHealth::avoid_locked(MonotonicTime& until, Duration at_least) {
+  const unsigned doublings = std::min(failures_in_row_ > 0 ? failures_in_row_ - 1 : 0, 5U);
+  const Duration cool_down = std::min(kCoolDownMin * (1U << doublings), kCoolDownMax);
+  until = std::max(until, clock_.now() + std::max(cool_down, at_least));
+}
+
+void BackendHealth::note_success(Call call, Duration took) {
+  MutexLock lock(mu_);
+  failures_in_row_ = 0;
+  no_reads_until_ = {};
+  if (call == Call::kRead) {
+    reads_.add(took);
+    // That it can be read says nothing of whether it takes more, or of what it lost.
+    if (state_ == BackendState::kUnknown || state_ == BackendState::kUnreachable ||
+        state_ == BackendState::kWrongCredentials) {
+      set_state_locked(BackendState::kHealthy);
+      no_writes_until_ = {};
+    }
+    return;
+  }
+  writes_.add(took);
+  // A late reply of one that was found slow does not make it fast.
+  if (state_ == BackendState::kSlow && clock_.now() < no_writes_until_) return;
+  no_writes_until_ = {};
+  if (state_ != BackendState::kWiped && state_ != BackendState::kCorrupt) {
+    set_state_locked(BackendState::kHealthy);
+  }
+}
+
+void BackendHealth::note_failure(Call call, const Error& error) {
+  // Ours, not the backend's.
+  if (error.code == Errc::kCancelled || error.code == Errc::kInvalidArgument ||
+      error.code == Errc::kTooBig) {
+    return;
+  }
+  MutexLock lock(mu_);
+  ++failures_in_row_;
+  last_error_ = error.message();
+  const BackendState state = state_after(call, error.code);
+  set_state_locked(state);
+  switch (state) {
+    case BackendState::kFull:
+      avoid_locked(no_writes_until_, kFullCoolDown);
+      break;
+    case BackendState::kCorrupt:
+      break;
+    case BackendState::kLocked:
+    case BackendState::kWrongCredentials:
+      avoid_locked(no_writes_until_, kCredentialsCoolDown);
+      // Locked against writing, it still reads.
+      if (call == Call::kRead) avoid_locked(no_reads_until_, kCredentialsCoolDown);
+      break;
+    default:
+      avoid_locked(no_writes_until_, {});
+      avoid_locked(no_reads_until_, {});
+  }
+}
+
+void BackendHealth::note_late(Call call, Duration waited) {
+  MutexLock lock(mu_);
+  (call == Call::kRead ? reads_ : writes_).add(waited);
+  if (call == Call::kRead) return;
+  if (state_ == BackendState::kHealthy || state_ == BackendState::kUnknown) {
+    set_state_locked(BackendState::kSlow);
+    last_error_ =
+        "a write was not answered for " +
+        std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(waited).count()) +
+        " ms";
+  }
+  no_writes_until_ = std::max(no_writes_until_, clock_.now() + kSlowCoolDown);
+}
+
+void BackendHealth::note_missing_shard() {
+  MutexLock lock(mu_);
+  if (++missing_in_row_ >= kBadShardsInRow) set_state_locked(BackendState::kWiped);
+}
+
+void BackendHealth::note_bad_shard() {
+  MutexLock lock(mu_);
+  if (++bad_in_row_ >= kBadShardsInRow) set_state_locked(BackendState::kCorrupt);
+}
+
+void BackendHealth::note_good_shard() {
+  MutexLock lock(mu_);
+  missing_in_row_ = 0;
+  bad_in_row_ = 0;
+  if (state_ == BackendState::kWiped || state_ == BackendState::kCorrupt) {
+    set_state_locked(BackendState::kHealthy);
+  }
+}
+
+void BackendHealth::note_probe(const zdb::NamespaceInfo& info,
+                               const std::optional<zdb::ServerInfo>& server) {
+  MutexLock lock(mu_);
+  info_ = info;
+  info_at_ = clock_.now();
+  written_since_info_ = 0;
+  if (server && !server->instance_id.empty()) {
+    if (!instance_id_.empty() && instance_id_ != server->instance_id) ++restarts_;
+    instance_id_ = server->instance_id;
+  }
+  if (info.locked) {
+    set_state_locked(BackendState::kLocked);
+    no_writes_until_ = std::max(no_writes_until_, clock_.now() + kFullCoolDown);
+    return;
+  }
+  if (info.free_bytes == 0) {
+    set_state_locked(BackendState::kFull);
+    no_writes_until_ = std::max(no_writes_until_, clock_.now() + kFullCoolDown);
+    return;
+  }
+  if (state_ == BackendState::kWiped || state_ == BackendState::kCorrupt) return;
+  // An answer to NSINFO does not take back that a write was late or refused a moment ago.
+  if (clock_.now() < no_writes_until_ && state_ != BackendState::kUnreachable) return;
+  no_writes_until_ = {};
+  set_state_locked(BackendState::kHealthy);
+}
+
+void BackendHealth::note_written(std::uint64_t bytes) {
+  MutexLock lock(mu_);
+  written_since_info_ += bytes;
+}
+
+std::optional<zdb::NamespaceMode> BackendHealth::mode() const {
+  MutexLock lock(mu_);
+  if (!info_) return std::nullopt;
+  return info_->mode;
+}
+
+bool BackendHealth::may_write() const {
+  MutexLock lock(mu_);
+  return info_ && clock_.now() >= no_writes_until_;
+}
+
+bool BackendHealth::may_read() const {
+  MutexLock lock(mu_);
+  return clock_.now() >= no_reads_until_;
+}
+
+bool BackendHealth::wants_probe() const {
+  MutexLock lock(mu_);
+  const MonotonicTime now = clock_.now();
+  if (now < no_writes_until_) return false;
+  return !info_ || now - info_at_ > kInfoAgeMax ||
+         (state_ != BackendState::kHealthy && state_ != BackendState::kWiped &&
+          state_ != BackendState::kCorrupt);
+}
+
+std::uint64_t BackendHealth::free_bytes() const {
+  MutexLock lock(mu_);
+  if (!info_ || info_->free_bytes == std::numeric_limits<std::uint64_t>::max()) {
+    return std::numeric_limits<std::uint64_t>::max();
+  }
+  return info_->free_bytes - std::min(info_->free_bytes, written_since_info_);
+}
+
+std::optional<Duration> BackendHealth::read_latency() const {
+  MutexLock lock(mu_);
+  if (!reads_.known) return std::nullopt;
+  return Duration(static_cast<std::int64_t>(reads_.mean_ns));
+}
+
+Duration BackendHealth::hedge_delay() const {
+  MutexLock lock(mu_);
+  if (!reads_.known) return kHedgeDefault;
+  const double ns = reads_.mean_ns + kHedgeDeviations * reads_.deviation_ns;
+  return std::clamp(Duration(static_cast<std::int64_t>(ns)), kHedgeMin, kHedgeMax);
+}
+
+BackendHealth::Snapshot BackendHealth::snapshot() const {
+  MutexLock lock(mu_);
+  const Latency& latency = reads_.known ? reads_ : writes_;
+  return {state_, since_, latency.mean_ns / 1e6, info_, last_error_, restarts_};
+}
+
+}  // namespace qsfs::zstor

@@ -1,0 +1,39 @@
+// CodecCache: the StripeCodecs of the objects that are read just now. Making one derives keys and
+// locks memory for them, which costs more than opening a small stripe.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "crypto/secret.h"
+#include "zstor/manifest.h"
+#include "zstor/stripe_codec.h"
+
+namespace qsfs::zstor {
+
+// Least recently used ones go first.
+inline constexpr std::size_t kCodecCacheLenMax = 64;
+
+// Thread-safe. Shares the volume's key.
+class CodecCache {
+ public:
+  CodecCache(std::shared_ptr<const crypto::SecretKey> volume_key,
+             const std::array<std::byte, 16>& volume_uuid)
+      : volume_key_(std::move(volume_key)), volume_uuid_(volume_uuid) {}
+
+  // The codec stays good after it left the cache. kCorruption when the manifest has values that no
+  // codec takes.
+  Result<std::shared_ptr<const StripeCodec>> find(const Manifest& manifest) QSFS_EXCLUDES(mu_);
+
+ private:
+  const std::shared_ptr<const crypto::SecretKey> volume_key_;
+  const std::array<std::byte, 16> volume_uuid_;
+  Mutex mu_;
+  // Most recently used first.
+  std::list<std::shared_ptr<const StripeCodec>> entries_ QSFS_GUARDED_BY(mu_);
+};
+
+}  // namespace qsfs::zstor

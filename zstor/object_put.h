@@ -1,0 +1,35 @@
+// put(): a source becomes stripes, and stripes become shards on backends.
+//
+//   caller    fills the plain buffer of a stripe, in order
+//   cpu       encodes it
+//   lanes     SET the n shards, each on the lane of its backend
+//
+// A stripe is settled when each shard is stored or given up; its buffers go back when the last SET
+// that uses them has returned, so that a SET which hangs costs a buffer but holds nobody up.
+//
+// Invariants:
+// - A backend serves one shard index during a put, and none after it failed; so no stripe has two
+//   shards on one backend.
+// - layout[i] is where the next shard of index i goes, kUnplaced when no backend is left for it.
+#pragma once
+
+#include "zstor/object_store.h"
+#include "zstor/store_core.h"
+
+namespace qsfs::zstor {
+
+// A SET is late when the stripe has the shards that it needs, and this one takes longer than this
+// and than kSetLateFactor times what those took.
+inline constexpr Duration kSetLateMin = std::chrono::seconds(1);
+inline constexpr int kSetLateFactor = 4;
+// How often a waiting put() looks for late SETs.
+inline constexpr Duration kPutTick = std::chrono::milliseconds(100);
+// Calls under way when the shards of a failed put() or of a removed object are deleted.
+inline constexpr std::size_t kRemovesInFlightMax = 64;
+
+Result<Manifest> put_object(StoreCore& core, Source& source, const PutOptions& options);
+
+// Deletes every shard that is reachable; returns how many remain.
+std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest);
+
+}  // namespace qsfs::zstor

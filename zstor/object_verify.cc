@@ -1,0 +1,103 @@
+#include "zstor/object_verify.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+
+namespace qsfs::zstor {
+namespace {
+
+bool is_silence(Errc code) {
+  return code != Errc::kNotFound && code != Errc::kCorruption && code != Errc::kIo;
+}
+
+}  // namespace
+
+Status judge_shard(StoreCore& core, const StripeCodec& codec, StoreBackend& backend, Bytes key,
+                   std::uint32_t stripe, unsigned index, VerifyMode mode) {
+  if (mode == VerifyMode::kCheck) {
+    QSFS_ASSIGN(const zdb::CheckVerdict verdict, backend.check(key, kVerifyTimeout));
+    switch (verdict) {
+      case zdb::CheckVerdict::kGood:
+        return {};
+      case zdb::CheckVerdict::kCorrupt:
+        return fail(Errc::kCorruption, backend.name() + ": the server found the shard corrupt");
+      case zdb::CheckVerdict::kUnreadable:
+        return fail(Errc::kIo, backend.name() + ": the server cannot read the shard");
+      case zdb::CheckVerdict::kMissing:
+        return fail(Errc::kNotFound, backend.name() + ": the shard is not there");
+    }
+    return fail(Errc::kProtocol, backend.name() + ": unknown verdict");
+  }
+  QSFS_ASSIGN(const std::optional<Buffer> bytes, backend.get(key, kVerifyTimeout));
+  core.counters.shards_read.fetch_add(1, std::memory_order_relaxed);
+  if (!bytes) return fail(Errc::kNotFound, backend.name() + ": the shard is not there");
+  return codec.verify_shard(stripe, index, *bytes);
+}
+
+Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest, VerifyMode mode) {
+  QSFS_ASSIGN(const auto codec, core.codecs.find(manifest));
+  ShardVerdicts verdicts(manifest.shards.size());
+  std::vector<std::atomic<unsigned>> unanswered(core.data.size());
+  InFlight under_way;
+  for (std::size_t at = 0; at < manifest.shards.size(); ++at) {
+    const ShardLocation& shard = manifest.shards[at];
+    if (shard.backend == ShardLocation::kAbsent) {
+      verdicts[at] = Errc::kNotFound;
+      continue;
+    }
+    const auto found = core.find_data(manifest.backends[shard.backend].id);
+    if (!found) {
+      verdicts[at] = Errc::kUnavailable;
+      continue;
+    }
+    const auto stripe = static_cast<std::uint32_t>(at / manifest.total_shards);
+    const auto index = static_cast<unsigned>(at % manifest.total_shards);
+    under_way.wait_below(kVerifyInFlightMax);
+    under_way.begin();
+    // Each task writes its own entry; wait_below() makes them visible.
+    core.data[*found]->lane().submit(
+        BackendLane::Priority::kWrite, [&, stripe, index, backend = *found, &verdict = verdicts[at],
+                                        key = core.key_of(manifest, stripe, index)] {
+          verdict = Errc::kUnavailable;
+          if (unanswered[backend].load() < kVerifyUnansweredMax) {
+            const Status judged =
+                judge_shard(core, *codec, *core.data[backend], key, stripe, index, mode);
+            verdict = judged ? std::nullopt : std::optional(judged.error().code);
+            if (!judged && is_silence(judged.error().code)) unanswered[backend].fetch_add(1);
+          }
+          under_way.end();
+        });
+  }
+  under_way.wait_below(1);
+  return verdicts;
+}
+
+VerifyReport make_report(const Manifest& manifest, const ShardVerdicts& verdicts) {
+  VerifyReport report;
+  report.shards_checked = verdicts.size();
+  report.good_shards_min = manifest.total_shards;
+  for (std::size_t stripe = 0; stripe < manifest.stripes.size(); ++stripe) {
+    unsigned good = 0;
+    for (unsigned index = 0; index < manifest.total_shards; ++index) {
+      const std::optional<Errc>& verdict = verdicts[stripe * manifest.total_shards + index];
+      if (!verdict) {
+        ++good;
+      } else if (report.faults.size() < kVerifyFaultsMax) {
+        report.faults.push_back(
+            {.stripe = static_cast<std::uint32_t>(stripe), .index = index, .reason = *verdict});
+      } else {
+        report.truncated = true;
+      }
+    }
+    report.good_shards_min = std::min(report.good_shards_min, good);
+  }
+  return report;
+}
+
+Result<VerifyReport> verify_object(StoreCore& core, const Manifest& manifest, VerifyMode mode) {
+  QSFS_ASSIGN(const ShardVerdicts verdicts, judge_shards(core, manifest, mode));
+  return make_report(manifest, verdicts);
+}
+
+}  // namespace qsfs::zstor

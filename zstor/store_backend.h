@@ -1,0 +1,71 @@
+// StoreBackend: a backend of the configuration as the object store uses it: its calls are timed
+// and told to its health, and go through its lane. Makes the zdb::Backend, again when that failed.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/mutex.h"
+#include "zdb/backend.h"
+#include "zstor/backend_health.h"
+#include "zstor/backend_lane.h"
+#include "zstor/config.h"
+#include "zstor/object_store.h"
+
+namespace qsfs::zstor {
+
+// How many calls of one backend run at a time; it has as many connections.
+inline constexpr std::size_t kCallsPerBackendMax = 4;
+
+// Thread-safe. Borrows what `dependencies` names.
+class StoreBackend {
+ public:
+  StoreBackend(const BackendConfig& config, bool is_meta, std::size_t group,
+               const StoreDependencies& dependencies);
+  StoreBackend(const StoreBackend&) = delete;
+  StoreBackend& operator=(const StoreBackend&) = delete;
+
+  // As those of zdb::Backend; errors name the backend.
+  Result<Buffer> set(Bytes key, Bytes value, Duration timeout);
+  Result<std::optional<Buffer>> get(Bytes key, Duration timeout);
+  Result<bool> remove(Bytes key, Duration timeout);
+  Result<zdb::CheckVerdict> check(Bytes key, Duration timeout);
+  Result<zdb::ScanPage> scan(Bytes cursor, Duration timeout);
+  // NSINFO and INFO; the outcome is in health().
+  void probe(Duration timeout);
+
+  // Makes the backend if there is none yet (an embedded one whose directory was not to be had).
+  // Returned pointers live as long as this.
+  Result<zdb::Backend*> backend() QSFS_EXCLUDES(mu_);
+
+  [[nodiscard]] const BackendConfig& config() const { return config_; }
+  [[nodiscard]] bool is_meta() const { return is_meta_; }
+  [[nodiscard]] std::size_t group() const { return group_; }
+  [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] BackendHealth& health() { return health_; }
+  [[nodiscard]] const BackendHealth& health() const { return health_; }
+  [[nodiscard]] BackendLane& lane() { return lane_; }
+  [[nodiscard]] BackendStatus status() const QSFS_EXCLUDES(mu_);
+
+ private:
+  template <class T, class Call>
+  Result<T> timed(BackendHealth::Call kind, const Call& call);
+
+  const BackendConfig config_;
+  const std::string name_;
+  const bool is_meta_;
+  const std::size_t group_;
+  const StoreDependencies& dependencies_;
+
+  BackendHealth health_;
+
+  mutable Mutex mu_;
+  std::unique_ptr<zdb::Backend> backend_ QSFS_GUARDED_BY(mu_);
+  bool making_ QSFS_GUARDED_BY(mu_) = false;
+
+  // Last: its destructor waits for tasks that use the rest.
+  BackendLane lane_;
+};
+
+}  // namespace qsfs::zstor
