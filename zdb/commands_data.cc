@@ -19,6 +19,9 @@ constexpr std::string_view kInternalError = "Internal Error";
 constexpr std::size_t kMgetBytesMax = 64 * kMiB;
 
 constexpr std::size_t kScanEntriesMax = 1000;
+// The engine may give pages without an entry while it passes what was deleted. So many are skipped;
+// then the client gets an empty page and goes on, so that nobody waits for one SCAN.
+constexpr std::size_t kScanEmptyPagesMax = 8;
 constexpr std::size_t kCursorLen = 17;
 // The cursor of a page that was the last one: the protocol wants a cursor with every page, and the
 // engine has none to give there. No cursor of the engine looks like it.
@@ -223,12 +226,17 @@ void run_scan(Session& session, Arguments arguments, ReplyWriter& reply) {
   if (!cursor.empty() && std::ranges::all_of(cursor, is_end_byte)) {
     return reply.error(kNoMoreData);
   }
-  const Result<ScanPage> page = session.current().scan(cursor, kScanEntriesMax);
+  Result<ScanPage> page = session.current().scan(cursor, kScanEntriesMax);
+  for (std::size_t i = 0; i < kScanEmptyPagesMax; ++i) {
+    if (!page || !page->entries.empty() || page->cursor.empty()) break;
+    const Buffer passed = std::move(page->cursor);
+    page = session.current().scan(passed, kScanEntriesMax);
+  }
   if (!page) {
     if (page.error().code == Errc::kInvalidArgument) return reply.error("Invalid key format");
     return reply_engine_error(session, page.error(), kInternalError, reply);
   }
-  if (page->entries.empty()) return reply.error(kNoMoreData);
+  if (page->entries.empty() && page->cursor.empty()) return reply.error(kNoMoreData);
   reply.array(2);
   const Buffer end_cursor(kCursorLen, kEndOfScanByte);
   reply.bulk(Bytes(page->cursor.empty() ? end_cursor : page->cursor));

@@ -116,6 +116,12 @@ class FakeNamespace final : public EngineNamespace {
       position = load_le<std::uint64_t>(cursor.data()) + 1;
     }
     ScanPage page;
+    if (empty_pages_ > 0) {
+      --empty_pages_;
+      page.cursor.assign(kCursorLen, std::byte{0});
+      store_le(page.cursor.data(), position - 1);
+      return page;
+    }
     auto at = entries_.lower_bound(position);
     for (; at != entries_.end() && page.entries.size() < entries_max; ++at) {
       const Bytes key = as_bytes(at->second.key);
@@ -135,6 +141,11 @@ class FakeNamespace final : public EngineNamespace {
   void fail_next(Errc code) {
     MutexLock lock(mu_);
     failure_ = code;
+  }
+  // The next `count` scans find nothing, but are not at the end.
+  void give_empty_pages(int count) {
+    MutexLock lock(mu_);
+    empty_pages_ = count;
   }
   void set_check_verdict(CheckVerdict verdict) {
     MutexLock lock(mu_);
@@ -186,6 +197,7 @@ class FakeNamespace final : public EngineNamespace {
   bool used_ QSFS_GUARDED_BY(mu_) = false;
   bool dropped_ QSFS_GUARDED_BY(mu_) = false;
   std::optional<Errc> failure_ QSFS_GUARDED_BY(mu_);
+  int empty_pages_ QSFS_GUARDED_BY(mu_) = 0;
   CheckVerdict check_verdict_ QSFS_GUARDED_BY(mu_) = CheckVerdict::kGood;
 };
 

@@ -239,6 +239,18 @@ TEST_F(SessionTest, ScansPageByPage) {
   expect({{{"SCAN", second.substr(9, 17)}, "-No more data"}});
 }
 
+TEST_F(SessionTest, ScansPastPagesWithoutEntries) {
+  run({"SET", "key", "v", "77"});
+  const std::string entry = "*1\r\n*3\r\n$3\r\nkey\r\n:1\r\n:77\r\n";
+  engine_->fake_namespace("default")->give_empty_pages(3);
+  EXPECT_EQ(run({"SCAN"}).substr(28), entry);
+  engine_->fake_namespace("default")->give_empty_pages(1000);
+  const std::string empty = run({"SCAN"});
+  EXPECT_EQ(empty.substr(28), "*0\r\n");
+  engine_->fake_namespace("default")->give_empty_pages(0);
+  EXPECT_EQ(run({"SCAN", empty.substr(9, 17)}).substr(28), entry);
+}
+
 TEST_F(SessionTest, MakesListsAndRemovesNamespaces) {
   expect({{{"NSNEW", "one"}, "+OK"},
           {{"NSNEW", "one"}, "-This namespace is not available"},

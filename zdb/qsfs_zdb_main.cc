@@ -1,0 +1,242 @@
+// qsfs-zdb: a 0-DB server.
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "base/posix_disk.h"
+#include "base/random.h"
+#include "zdb/engine.h"
+#include "zdb/server.h"
+
+namespace qsfs::zdb {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+constexpr std::string_view kDefaultListen = "127.0.0.1:9900";
+constexpr unsigned kDefaultThreadsMax = 4;
+// Where each write waits for the disk, more threads let more writes share one sync.
+constexpr unsigned kDefaultThreadsWhenSyncing = 8;
+
+struct CommandLine {
+  std::string data;
+  std::string listen;
+  std::string socket_path;
+  std::string mode = "mixed";
+  std::string admin;
+  std::string admin_file;
+  std::string sync = "interval";
+  std::string log_level = "info";
+  std::size_t threads = 0;
+  std::size_t connections = 1024;
+  std::size_t memory_mib = 512;
+};
+
+void declare(CLI::App& app, CommandLine& line) {
+  app.add_option("--data", line.data, "Directory of the data; created when missing")
+      ->required()
+      ->type_name("DIR");
+  app.add_option("--listen", line.listen,
+                 "TCP address; port 0 picks a free one "
+                 "(127.0.0.1:9900 when neither --listen nor --socket is given)")
+      ->type_name("HOST:PORT");
+  app.add_option("--socket", line.socket_path, "Unix socket; may stand beside --listen")
+      ->type_name("PATH");
+  app.add_option("--mode", line.mode,
+                 "Kind of the namespaces: user (the client names its keys), seq (the server counts "
+                 "them), or mixed (user, until NSSET changes an unused one)")
+      ->check(CLI::IsMember({"user", "seq", "mixed"}))
+      ->type_name("MODE")
+      ->capture_default_str();
+  auto* const admin = app.add_option("--admin", line.admin,
+                                     "Administrator's password. Without one, every client may "
+                                     "create and delete namespaces. Other users of this machine "
+                                     "can read it here: prefer --admin-file")
+                          ->type_name("PASSWORD");
+  app.add_option("--admin-file", line.admin_file, "File whose first line is that password")
+      ->type_name("FILE")
+      ->excludes(admin);
+  app.add_option("--sync", line.sync,
+                 "When a write is safe from a power failure: always (before it is answered), "
+                 "interval (within a second), or never (when the system likes)")
+      ->check(CLI::IsMember({"always", "interval", "never"}))
+      ->type_name("WHEN")
+      ->capture_default_str();
+  app.add_option("--threads", line.threads,
+                 "Threads that serve clients; 0: one a core, at most 4, or 8 with --sync always")
+      ->check(CLI::Range(std::size_t{0}, kServerThreadsMax))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--max-connections", line.connections, "Clients at the same time")
+      ->check(CLI::Range(1, 1'000'000))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--memory", line.memory_mib,
+                 "MiB that requests and replies of all clients may hold together")
+      ->check(CLI::Range(32, 1'048'576))
+      ->type_name("MIB")
+      ->capture_default_str();
+  app.add_option("--log-level", line.log_level, "What is logged to stderr")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
+      ->type_name("LEVEL")
+      ->capture_default_str();
+}
+
+Result<std::string> read_password_file(const std::string& path) {
+  std::ifstream in(path);
+  std::string password;
+  if (!in.is_open()) return fail_errno(errno, "password file " + path);
+  std::getline(in, password);
+  if (password.ends_with('\r')) password.pop_back();
+  if (password.empty()) {
+    return fail(Errc::kInvalidArgument,
+                "password file " + path + ": its first line is empty; write the password there");
+  }
+  struct stat info{};
+  if (::stat(path.c_str(), &info) == 0 && (info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+    QSFS_LOG_WARN("password file {} can be read by others; chmod 600 it", path);
+  }
+  return password;
+}
+
+Result<ServerOptions> make_server_options(const CommandLine& line) {
+  ServerOptions options{.listen = line.listen,
+                        .socket_path = line.socket_path,
+                        .service = {.admin_password = line.admin,
+                                    .mixed_modes = line.mode == "mixed",
+                                    .default_mode = line.mode == "seq" ? NamespaceMode::kSequential
+                                                                       : NamespaceMode::kUser},
+                        .threads = line.threads,
+                        .connections_max = line.connections,
+                        .buffered_bytes_max = line.memory_mib * kMiB};
+  if (!line.admin_file.empty()) {
+    QSFS_ASSIGN(options.service.admin_password, read_password_file(line.admin_file));
+  }
+  if (options.listen.empty() && options.socket_path.empty()) options.listen = kDefaultListen;
+  if (options.threads == 0) {
+    const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+    options.threads =
+        line.sync == "always" ? kDefaultThreadsWhenSyncing : std::min(cores, kDefaultThreadsMax);
+  }
+  return options;
+}
+
+Result<EngineOptions> make_engine_options(const CommandLine& line, const ServiceOptions& service) {
+  std::error_code error;
+  const std::filesystem::path directory = std::filesystem::absolute(line.data, error);
+  if (error) return fail_errno(error.value(), line.data);
+  return EngineOptions{.directory = directory.lexically_normal().string(),
+                       .sync = line.sync == "always"  ? SyncPolicy::kAlways
+                               : line.sync == "never" ? SyncPolicy::kNever
+                                                      : SyncPolicy::kInterval,
+                       .default_mode = service.default_mode};
+}
+
+// Each client is a descriptor; the soft limit is often 1024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    QSFS_LOG_DEBUG("cannot raise the limit of open files: errno {}", errno);
+  }
+}
+
+sigset_t stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+Status serve(const EngineOptions& engine_options, const ServerOptions& options) {
+  QSFS_ASSIGN(const std::unique_ptr<Engine> engine,
+              Engine::open(engine_options, posix_disk(), system_clock(), system_random()));
+  QSFS_ASSIGN(std::unique_ptr<Server> server,
+              Server::start(options, *engine, system_clock(), system_random()));
+  for (const std::string& address : server->addresses()) {
+    std::printf("listening on %s\n", address.c_str());
+  }
+  std::fflush(stdout);
+
+  const sigset_t signals = stop_signals();
+  int received = 0;
+  // Blocked since the start of main, so that none is lost.
+  while (::sigwait(&signals, &received) != 0) {
+  }
+  QSFS_LOG_INFO("stopping: signal {}", received);
+  server.reset();
+  return engine->sync();
+}
+
+// The command line of a process can be read by every user of the machine, as long as it runs.
+void hide_password(int argc, char** argv) {
+  constexpr std::string_view kFlag = "--admin";
+  bool is_next = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument(argv[i]);
+    const bool is_joined =
+        argument.starts_with(kFlag) && argument.substr(kFlag.size()).starts_with('=');
+    const std::size_t start = is_next ? 0 : is_joined ? kFlag.size() + 1 : argument.size();
+    is_next = argument == kFlag;
+    std::fill(argv[i] + start, argv[i] + argument.size(), 'x');
+  }
+}
+
+int report(const Error& error) {
+  std::fprintf(stderr, "qsfs-zdb: %s\n", error.message().c_str());
+  return error.code == Errc::kInvalidArgument ? kExitUsage : kExitFailed;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app(
+      "qsfs-zdb: a 0-DB server. Speaks the protocol of Redis to zstor, QSFS and redis-cli.",
+      "qsfs-zdb");
+  app.set_version_flag("--version", std::string("qsfs-zdb ") + QSFS_VERSION);
+  app.footer(
+      "It prints \"listening on ADDRESS\" when it is ready; SIGTERM and SIGINT end it.\n"
+      "Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.");
+  CommandLine line;
+  declare(app, line);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  hide_password(argc, argv);
+
+  const sigset_t signals = stop_signals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  arm_failpoint_from_environment();
+  if (const Status started = log::start({.level = *log::parse_level(line.log_level)}); !started) {
+    return report(started.error());
+  }
+  raise_descriptor_limit();
+  const Result<ServerOptions> options = make_server_options(line);
+  if (!options) return report(options.error());
+  const Result<EngineOptions> engine_options = make_engine_options(line, options->service);
+  if (!engine_options) return report(engine_options.error());
+  const Status served = serve(*engine_options, *options);
+  log::flush();
+  return served ? 0 : report(served.error());
+}
+
+}  // namespace
+}  // namespace qsfs::zdb
+
+int main(int argc, char** argv) { return qsfs::zdb::run(argc, argv); }
