@@ -99,7 +99,7 @@ struct SealedSegment {
   SegmentId id{};
   std::uint64_t data_bytes = 0;     // End of the payload in N.data.
   std::uint64_t journal_bytes = 0;  // End of the records in N.journal.
-  bool has_user_records = false;
+  bool has_user_records = false;    // Or payload, which a later record may name.
 };
 
 struct LogOptions {
@@ -109,7 +109,12 @@ struct LogOptions {
   // last archived.
   SegmentId first_segment{1};
   // Makes the mutations of the record with which every segment begins: the one before is sealed.
+  // Called under the commit lock. The first segment of all has no such record.
   std::function<void(const SealedSegment&, MutationBatch&)> on_seal;
+  // Whether a thread ("log-prep") makes the next segment ready and finishes the sealed ones.
+  // Without it, the caller that sealed does it before returning (simulations: one thread, one
+  // order).
+  bool background = true;
 };
 
 struct ReplayReport {
@@ -119,13 +124,18 @@ struct ReplayReport {
   // Damage before a durable point: what and where. The volume must start read-only, or restore the
   // segment.
   std::optional<std::string> damage;
+  // Payload that was durable and is damaged: reads of it give kCorruption, all else goes on.
+  // Looked for where no sums were stored before the crash only; the rest is found by reading.
+  std::vector<PayloadRef> bad_payloads;
 };
 
 class Log {
  public:
   // Replays the journals from `applied` (the store's LSN; zero: from the first) through `apply`,
   // cuts the torn tail, seals what was open, and begins a new segment. `apply` is also used for
-  // every later record, under the commit lock, and must bring the store to view.end (R2). Errors:
+  // every later record, under the commit lock, and must bring the store to view.end (R2). What is
+  // replayed is made durable first, so that the store may write itself out at any time (R5); while
+  // open() runs there is nothing more to sync. Errors:
   // kCorruption when the journals do not reach back to `applied`; kIo; kNoSpace. With damage (see
   // ReplayReport) nothing is cut and the log accepts no commits (kReadOnly).
   struct Opened {
@@ -150,9 +160,10 @@ class Log {
   // and begin a new segment. kNoSpace and kIo leave the volume as it was before the call.
   virtual Result<Lsn> commit(const Record& record) = 0;
 
-  // Returns when everything before `lsn` is durable (R4). After a failed fsync the log tries no
-  // fsync on that file again: this and every later call fail with kIo until … the volume is
-  // remounted.
+  // Returns when everything before `lsn` is durable (R4). Takes no lock that is held while a record
+  // is applied, so that the store may call it in the midst of that. After a failed fsync the log
+  // tries no fsync on that file again: this and every later call fail with kIo until … the volume
+  // is remounted.
   virtual Status sync(Lsn lsn) = 0;
 
   // Seals the open segment when it has user records (or `even_internal`); returns the last sealed

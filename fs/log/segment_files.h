@@ -69,6 +69,11 @@ class SegmentFile {
   // Called once, when the last writer is done: stores N.sums. `data_len` is the end of the payload.
   virtual Status seal(std::uint64_t data_len) = 0;
 
+  // The bytes were found to be wrong by other means than their sums (a replay, which computes the
+  // sums of an unsealed file from what is there): from now on reads of their blocks give
+  // kCorruption. Before seal(), it is stored.
+  virtual void distrust(std::uint32_t position, std::uint32_t length) = 0;
+
   virtual Result<std::uint64_t> allocated_bytes() = 0;
 };
 
@@ -93,11 +98,14 @@ class SegmentFiles {
   virtual Result<std::shared_ptr<SegmentFile>> adopt_unsealed(SegmentId id,
                                                               std::uint64_t data_len) = 0;
 
-  // Deletes N.data and N.sums; fine when they are not there.
+  // Deletes N.data and N.sums; fine when they are not there. Not durable by itself.
   virtual Status remove(SegmentId id) = 0;
 
   // Segments that have an N.data, sorted.
   virtual Result<std::vector<SegmentId>> list() = 0;
+
+  // What N.data occupies on the disk; 0 when it is not there.
+  virtual Result<std::uint64_t> local_bytes(SegmentId id) = 0;
 
   // What the data files occupy on the disk; kept up to date, no system call. Follows
   // allocated_bytes() at seal.
