@@ -199,7 +199,8 @@ Status BulkReplyReader::parse_header() {
   }
   std::uint64_t len = 0;
   const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), len);
-  if (error != std::errc{} || stop != digits.data() + digits.size() || digits.empty()) {
+  const bool has_leading_zero = digits.size() > 1 && digits.front() == '0';
+  if (error != std::errc{} || stop != digits.data() + digits.size() || has_leading_zero) {
     return malformed(quoted + " is not a number");
   }
   if (len > kValueLenMax) {

@@ -251,9 +251,9 @@ TEST(BulkReplyReaderTest, LeavesWhatFollows) {
 }
 
 TEST(BulkReplyReaderTest, RefusesWhatIsNoBulk) {
-  for (const char* wire :
-       {"+OK\r\n", "$\r\n", "$+1\r\n", "$-2\r\n", "$1x\r\n", "$ 1\r\n", "$1\n", "$8388609\r\n",
-        "$99999999999999999999\r\n", "$0000000000000001\r\n", "$1\r\nab\r\n", "$0\r\nx"}) {
+  for (const char* wire : {"+OK\r\n", "$\r\n", "$+1\r\n", "$-2\r\n", "$1x\r\n", "$ 1\r\n", "$1\n",
+                           "$01\r\n", "$8388609\r\n", "$99999999999999999999\r\n",
+                           "$0000000000000001\r\n", "$1\r\nab\r\n", "$0\r\nx"}) {
     BulkReplyReader reader;
     const auto used = reader.feed(as_bytes(wire));
     ASSERT_FALSE(used) << wire;
