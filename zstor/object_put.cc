@@ -7,6 +7,7 @@
 
 #include "zstor/manifest_limits.h"
 #include "zstor/put_state.h"
+#include "zstor/shard.h"
 
 namespace qsfs::zstor {
 namespace {
@@ -130,13 +131,31 @@ Result<Manifest> put_object(StoreCore& core, Source& source, const PutOptions& o
   state->wait_until_settled();
   state->fill(manifest);
   if (std::optional<Error> error = state->error()) {
-    remove_shards(core, manifest);
+    remove_shards(core, manifest, /*fresh_ids=*/true);
     return std::unexpected(std::move(*error));
   }
   return manifest;
 }
 
-std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest) {
+Status remove_shard(StoreCore& core, StoreBackend& backend, const Manifest& manifest,
+                    std::uint32_t stripe, unsigned index, bool fresh_ids) {
+  const Buffer key = core.key_of(manifest, stripe, index);
+  const ShardLocation& location = manifest.shard(stripe, index);
+  if (manifest.backends[location.backend].sequential && !fresh_ids) {
+    QSFS_ASSIGN(const std::optional<Buffer> bytes, backend.get(key, kRemoveTimeout));
+    if (!bytes) return {};
+    QSFS_ASSIGN(const ParsedShard shard, parse_shard(*bytes));
+    const ShardHeader& header = shard.header;
+    if (header.object != manifest.id || header.generation != manifest.generation ||
+        header.stripe != stripe || header.index != index) {
+      return fail(Errc::kCorruption, backend.name() + ": another shard has this id now");
+    }
+  }
+  QSFS_TRY(backend.remove(key, kRemoveTimeout));
+  return {};
+}
+
+std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest, bool fresh_ids) {
   std::atomic<std::uint64_t> remaining = 0;
   InFlight under_way;
   for (std::size_t at = 0; at < manifest.shards.size(); ++at) {
@@ -148,19 +167,19 @@ std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest) {
       remaining.fetch_add(1);
       continue;
     }
-    StoreBackend& backend = *core.data[*found];
     const auto stripe = static_cast<std::uint32_t>(at / manifest.total_shards);
     const auto index = static_cast<unsigned>(at % manifest.total_shards);
     under_way.wait_below(kRemovesInFlightMax);
     under_way.begin();
-    backend.lane().submit(
-        BackendLane::Priority::kWrite,
-        [&backend, &remaining, &under_way, key = core.key_of(manifest, stripe, index)] {
-          if (!backend.health().may_read() || !backend.remove(key, kRemoveTimeout)) {
-            remaining.fetch_add(1);
-          }
-          under_way.end();
-        });
+    BackendLane& lane = core.data[*found]->lane();
+    lane.submit(BackendLane::Priority::kWrite, [&, stripe, index, backend_at = *found] {
+      StoreBackend& target = *core.data[backend_at];
+      if (!target.health().may_read() ||
+          !remove_shard(core, target, manifest, stripe, index, fresh_ids)) {
+        remaining.fetch_add(1);
+      }
+      under_way.end();
+    });
   }
   under_way.wait_below(1);
   return remaining.load();

@@ -30,6 +30,13 @@ inline constexpr std::size_t kRemovesInFlightMax = 64;
 Result<Manifest> put_object(StoreCore& core, Source& source, const PutOptions& options);
 
 // Deletes every shard that is reachable; returns how many remain.
-std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest);
+//
+// The ids of a backend in sequential mode start again at 0 when it was wiped: an id in an old
+// manifest may by now name somebody else's shard. So what lies there is looked at before it goes,
+// unless the ids were given out just now (`fresh_ids`).
+std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest, bool fresh_ids);
+// One of them. An error when it could not be deleted, or is not this shard.
+Status remove_shard(StoreCore& core, StoreBackend& backend, const Manifest& manifest,
+                    std::uint32_t stripe, unsigned index, bool fresh_ids);
 
 }  // namespace qsfs::zstor

@@ -7,6 +7,7 @@
 #include "base/failpoint.h"
 #include "base/mutex.h"
 #include "zstor/manifest_limits.h"
+#include "zstor/object_put.h"
 #include "zstor/object_verify.h"
 #include "zstor/shard_fetch.h"
 
@@ -168,11 +169,13 @@ void Repair::remove_old(std::uint32_t stripe, unsigned index, std::uint32_t new_
   const std::optional<std::uint32_t> place = old_place(stripe, index);
   if (!place || !verdict || !is_loss(*verdict)) return;
   const bool sequential = before_.backends[before_.shard(stripe, index).backend].sequential;
+  // Nothing is there; in sequential mode its id may be the one that the new shard just got.
+  if (*verdict == Errc::kNotFound) return;
   // In user mode the new shard has the key of the old one.
   if (*place == new_backend && !sequential) return;
   // Best effort: what remains is garbage, and the health of the backend says why.
   static_cast<void>(
-      core_.data[*place]->remove(core_.key_of(before_, stripe, index), kRemoveTimeout));
+      remove_shard(core_, *core_.data[*place], before_, stripe, index, /*fresh_ids=*/false));
 }
 
 bool Repair::store(const StripeWork& work, const RebuiltShard& shard, std::uint32_t backend) {

@@ -56,7 +56,7 @@ class ObjectStoreImpl final : public ObjectStore {
   }
   Result<std::uint64_t> remove(const Manifest& manifest) override {
     QSFS_TRY(core_.check_writable());
-    return remove_shards(core_, manifest);
+    return remove_shards(core_, manifest, /*fresh_ids=*/false);
   }
   void set_read_only(bool read_only) override {
     core_.read_only.store(read_only, std::memory_order_relaxed);
