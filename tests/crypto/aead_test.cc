@@ -94,7 +94,7 @@ TEST(AeadTest, SealsAsLibsodiumDoes) {
       continue;
     }
     const Aead aead = Aead::make(algorithm, key);
-    for (const std::size_t len : {0, 1, 15, 16, 17, 63, 64, 65, 255, 4096, 70001}) {
+    for (const std::size_t len : {0U, 1U, 15U, 16U, 17U, 63U, 64U, 65U, 255U, 4096U, 70001U}) {
       const Buffer plaintext = random_bytes(random, len);
       const Buffer associated = random_bytes(random, len % 97);
       const std::uint64_t counter = random.next_u64();

@@ -22,7 +22,7 @@ TEST(ShardMacTest, IsPoly1305UnderTheOneTimeKeyOfRfc8439) {
       from_hex("8ad5a08b905f81cc815040274ab29471a833b637e3fd0da508dbb8e2fdd1a646").value();
   const ShardMac mac(counting_key(0x80));
   SeededRandom random(1);
-  for (const std::size_t len : {0, 1, 15, 16, 17, 112, 113, 5000, 300'000}) {
+  for (const std::size_t len : {0U, 1U, 15U, 16U, 17U, 112U, 113U, 5000U, 300'000U}) {
     Buffer message(len);
     random.fill(message);
     Mac expected;

@@ -103,7 +103,7 @@ TEST(ReedSolomonTest, AllParityAloneRestoresTheData) {
 TEST(ReedSolomonTest, LengthAndAlignmentDoNotMatter) {
   SeededRandom random(5);
   for (std::size_t len = 0; len <= 130; ++len) {
-    for (const std::size_t shift : {0, 1, 7}) {
+    for (const std::size_t shift : {0U, 1U, 7U}) {
       // The same bytes at another alignment give the same parity.
       const Encoded aligned = encode(3, 5, len, random);
       std::vector<Buffer> moved(5, Buffer(len + shift));

@@ -22,7 +22,7 @@ std::optional<Buffer> compressed(Compression algorithm, Bytes plain, int level =
 
 TEST(CompressionTest, TextComesBack) {
   for (const Compression algorithm : kAlgorithms) {
-    for (const std::size_t len : {100, 4096, 100'000, 3'000'000}) {
+    for (const std::size_t len : {100U, 4096U, 100'000U, 3'000'000U}) {
       const Buffer plain = text_like(len, len);
       const auto packed = compressed(algorithm, plain);
       ASSERT_TRUE(packed) << len;
@@ -36,7 +36,7 @@ TEST(CompressionTest, TextComesBack) {
 
 TEST(CompressionTest, WhatSavesTooLittleIsNotKept) {
   for (const Compression algorithm : kAlgorithms) {
-    for (const std::size_t len : {0, 1, 2, 100, 4096, 1'000'000}) {
+    for (const std::size_t len : {0U, 1U, 2U, 100U, 4096U, 1'000'000U}) {
       EXPECT_FALSE(compressed(algorithm, random_bytes(len, len))) << len;
     }
     // A fortieth of text saves less than a 32nd.
@@ -63,7 +63,7 @@ TEST(CompressionTest, ContextsServeDifferentLevelsOneAfterTheOther) {
 TEST(CompressionTest, RefusesAnotherPlainLength) {
   for (const Compression algorithm : kAlgorithms) {
     const Buffer packed = compressed(algorithm, text_like(5000, 3)).value();
-    for (const std::size_t len : {0, 4999, 5001, 1'000'000}) {
+    for (const std::size_t len : {0U, 4999U, 5001U, 1'000'000U}) {
       Buffer out(len);
       const Status status = decompress(algorithm, packed, out);
       ASSERT_FALSE(status) << len;

@@ -336,7 +336,7 @@ TEST_P(StripeShapesTest, ComesBackFromTheLastKShards) {
   const auto codec = make_codec(options);
   EncodedStripe stripe;
   std::uint32_t number = 0;
-  for (const std::size_t len : {0, 1, 15, 16, 17, 1000, 4096, 65'537, 70'000}) {
+  for (const std::size_t len : {0U, 1U, 15U, 16U, 17U, 1000U, 4096U, 65'537U, 70'000U}) {
     for (const bool is_text : {true, false}) {
       ++number;
       const Buffer plain = is_text ? text_like(len, len) : random_bytes(len, len);
