@@ -55,7 +55,7 @@ class FileRecovery {
   Status run(bool is_newest) {
     QSFS_TRY(open_files());
     if (data_ != nullptr) QSFS_TRY(read_headers(is_newest));
-    if (data_ == nullptr) QSFS_TRY(accept_missing_data());
+    if (data_ == nullptr) QSFS_TRY(accept_missing_data(is_newest));
     next_sequence_ = std::max(next_sequence_, file_.header.first_sequence);
     if (index_ != nullptr) QSFS_TRY(replay_index());
     if (data_ == nullptr) return {};
@@ -128,15 +128,22 @@ class FileRecovery {
 
   // The process died while it was making the file: nothing was ever written to it.
   Status remove_unfinished() {
-    data_.reset();
     if (index_ != nullptr) QSFS_TRY(disk_.remove(file_.index_path));
-    QSFS_TRY(disk_.remove(file_.data_path));
+    if (data_ != nullptr) QSFS_TRY(disk_.remove(file_.data_path));
     return fail(Errc::kNotFound, file_.data_path + ": was never finished");
   }
 
   // Its keys stay known, so that reading one is an error and not "no such key".
-  Status accept_missing_data() {
-    QSFS_ASSIGN(file_.header, read_index_header());
+  Status accept_missing_data(bool is_newest) {
+    auto header = read_index_header();
+    if (is_newest) {
+      // While a file is made, its index may reach the disk first.
+      QSFS_ASSIGN(const std::uint64_t index_size, index_->size());
+      const bool damaged = !header && header.error().code == Errc::kCorruption;
+      if (damaged || index_size <= kFileHeaderLen) return remove_unfinished();
+    }
+    if (!header) return with_context(std::move(header).error(), "without its data file");
+    file_.header = *header;
     QSFS_LOG_ERROR("{}: the data file is missing; reading its keys will fail", file_.data_path);
     return {};
   }

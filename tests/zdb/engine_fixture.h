@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/crc32c.h"
+#include "base/log.h"
 #include "tests/sim/sim_disk.h"
 #include "zdb/engine.h"
 #include "zdb/storage_format.h"
@@ -31,8 +32,15 @@ class EngineLife {
  public:
   explicit EngineLife(std::uint64_t seed = 1) : disk_(std::make_unique<sim::SimDisk>(seed)) {
     options.directory = "/zdb";
+    quiet_log();
     options.sync = SyncPolicy::kNever;
     options.background_thread = false;
+  }
+
+  // Thousands of crashes would each say what they found.
+  static void quiet_log() {
+    static const bool quiet = log::start({.level = log::Level::kOff, .file = ""}).has_value();
+    EXPECT_TRUE(quiet);
   }
 
   EngineOptions options;
