@@ -23,6 +23,11 @@ std::string_view magic_of(FileKind kind) {
   return kind == FileKind::kData ? kDataMagic : kIndexMagic;
 }
 
+Buffer begin_with(std::string_view magic) {
+  const Bytes bytes = as_bytes(magic);
+  return {bytes.begin(), bytes.end()};
+}
+
 std::uint32_t anchor_crc(EntryAnchor anchor) {
   std::array<std::byte, 16> seed;
   store_le(seed.data(), anchor.salt);
@@ -68,9 +73,8 @@ std::unexpected<Error> damaged(std::string_view path, std::string_view what) {
 }  // namespace
 
 Buffer encode_file_header(FileKind kind, const FileHeader& header) {
-  Buffer out;
+  Buffer out = begin_with(magic_of(kind));
   ByteWriter writer(out);
-  writer.bytes(as_bytes(magic_of(kind)));
   writer.le(kFormatVersion);
   writer.le(header.file_id);
   writer.le(header.salt);
@@ -237,9 +241,8 @@ std::optional<IndexRecord> read_record(ByteReader& in) {
 }
 
 Buffer encode_settings(const StoredSettings& stored) {
-  Buffer out;
+  Buffer out = begin_with(kSettingsMagic);
   ByteWriter writer(out);
-  writer.bytes(as_bytes(kSettingsMagic));
   writer.le(kFormatVersion);
   writer.le(static_cast<std::uint8_t>(stored.settings.mode));
   writer.le(static_cast<std::uint8_t>((stored.settings.is_public ? 1U : 0U) |
@@ -285,9 +288,8 @@ Result<StoredSettings> decode_settings(Bytes bytes, std::string_view path) {
 }
 
 Buffer encode_format_file() {
-  Buffer out;
+  Buffer out = begin_with(kFormatMagic);
   ByteWriter writer(out);
-  writer.bytes(as_bytes(kFormatMagic));
   writer.le(kFormatVersion);
   writer.le(crc32c(out));
   return out;
