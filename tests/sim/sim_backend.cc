@@ -37,6 +37,12 @@ Status check_key(Bytes key) {
   return {};
 }
 
+// Payload that a call moved.
+struct Moved {
+  std::size_t sent = 0;
+  std::size_t received = 0;
+};
+
 }  // namespace
 
 class SimZdb::Snapshot {
@@ -183,11 +189,6 @@ class SimBackend final : public zdb::Backend {
   }
 
  private:
-  struct Moved {
-    std::size_t sent = 0;
-    std::size_t received = 0;
-  };
-
   SimZdb::Call make_call(std::string_view command, Duration timeout) {
     return {
         .command = command, .name_space = name_space_, .password = password_, .timeout = timeout};

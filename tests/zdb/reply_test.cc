@@ -1,6 +1,7 @@
 #include "zdb/reply.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
@@ -215,6 +216,30 @@ TEST(ReplyParserTest, RefusesAReplyThatNeverEnds) {
   std::size_t fed = 0;
   while (parser.feed(as_bytes(element))) fed += element.size();
   EXPECT_LE(fed, kReplyBytesMax);
+}
+
+// What the process holds on the heap. A sanitizer's allocator answers 0, and the test then says
+// nothing.
+std::size_t heap_bytes() {
+  const auto info = ::mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+TEST(ReplyParserTest, HoldsAtMost16MiBOfTheWorstReplies) {
+  std::string many = "*" + std::to_string(kReplyNodesMax - 1) + "\r\n";
+  while (many.size() < kReplyBytesMax - 100) many += "$40\r\n" + std::string(40, 'x') + "\r\n";
+  const std::string large = "*2\r\n$3000000\r\n" + std::string(3'000'000, 'x') + "\r\n:1";
+  for (const std::string& wire : {many, large}) {
+    const std::size_t before = heap_bytes();
+    ReplyParser parser;
+    Bytes rest = as_bytes(wire);
+    while (!rest.empty()) {
+      const Bytes piece = rest.first(std::min<std::size_t>(4096, rest.size()));
+      rest = rest.subspan(piece.size());
+      ASSERT_TRUE(parser.feed(piece));
+      ASSERT_LE(heap_bytes(), before + 16 * kMiB);
+    }
+  }
 }
 
 // BulkReplyReader.
