@@ -28,6 +28,8 @@ class Aead {
   static Aead make(AeadAlgorithm algorithm, SecretKey&& key);
   Aead(Aead&&) noexcept;
   Aead& operator=(Aead&&) noexcept;
+  Aead(const Aead&) = delete;
+  Aead& operator=(const Aead&) = delete;
   ~Aead();
 
   // `out` has plaintext.size() + kAeadTagLen bytes: ciphertext, then tag. May be the plaintext's

@@ -23,6 +23,8 @@ class ShardMac {
   explicit ShardMac(SecretKey&& key);
   ShardMac(ShardMac&&) noexcept;
   ShardMac& operator=(ShardMac&&) noexcept;
+  ShardMac(const ShardMac&) = delete;
+  ShardMac& operator=(const ShardMac&) = delete;
   ~ShardMac();
 
   // The MAC over header followed by payload.

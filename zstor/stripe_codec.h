@@ -49,6 +49,8 @@ class EncodedStripe {
   EncodedStripe() = default;
   EncodedStripe(EncodedStripe&& other) noexcept;
   EncodedStripe& operator=(EncodedStripe&& other) noexcept;
+  EncodedStripe(const EncodedStripe&) = delete;
+  EncodedStripe& operator=(const EncodedStripe&) = delete;
   ~EncodedStripe() = default;
 
   // Header and payload, as stored. Lives until the next encode() into this, or its end.
