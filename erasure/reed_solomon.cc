@@ -75,7 +75,8 @@ struct ReedSolomon::Impl {
       : k(data_shards),
         n(total_shards),
         matrix(make_matrix(data_shards, total_shards)),
-        encode_tables(Coefficients(matrix.begin() + std::ptrdiff_t{k} * k, matrix.end()), k, n - k) {}
+        encode_tables(Coefficients(matrix.begin() + std::ptrdiff_t{k} * k, matrix.end()), k,
+                      n - k) {}
 
   // n rows of k: the identity, then 1 / (i ^ j), of which every square part can be inverted.
   static Coefficients make_matrix(unsigned k, unsigned n) {
