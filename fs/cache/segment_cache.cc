@@ -449,6 +449,17 @@ Result<std::uint64_t> SegmentCache::evict_segments(const std::vector<SegmentId>&
   return freed;
 }
 
+bool SegmentCache::is_archived(SegmentId segment) const {
+  MutexLock lock(mu_);
+  return archived_.contains(segment);
+}
+
+bool SegmentCache::is_resident(SegmentId segment) const {
+  MutexLock lock(mu_);
+  const auto found = archived_.find(segment);
+  return found == archived_.end() || found->second.is_local;
+}
+
 void SegmentCache::set_limit(std::uint64_t limit_bytes) {
   {
     MutexLock lock(mu_);

@@ -100,6 +100,10 @@ class SegmentCache final : public PayloadReader {
   // Evicts these, where archived.
   Result<std::uint64_t> evict_segments(const std::vector<SegmentId>& segments) QSFS_EXCLUDES(mu_);
 
+  bool is_archived(SegmentId segment) const QSFS_EXCLUDES(mu_);
+  // Whether all of its payload is on the local disk.
+  bool is_resident(SegmentId segment) const QSFS_EXCLUDES(mu_);
+
   void set_limit(std::uint64_t limit_bytes) QSFS_EXCLUDES(mu_);
   // Blocked writers fail with kCancelled, prefetches are no longer started.
   void stop() QSFS_EXCLUDES(mu_);

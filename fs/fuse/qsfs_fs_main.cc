@@ -34,13 +34,14 @@
 #include "fs/service/volume_service.h"
 #include "zstor/config.h"
 #include "zstor/object_store.h"
-#include "zstor/runtime.h"
+#include "zstor/threaded_store.h"
 
 namespace qsfs::fs {
 namespace {
 
 // Prefetches of cold reads; each holds one stripe.
 constexpr std::size_t kFetchThreads = 4;
+constexpr Duration kProbePeriod = std::chrono::seconds(20);
 // malloc arenas: a few, or every thread of the session keeps its own free lists (13. Budgets).
 constexpr int kMallocArenas = 2;
 constexpr int kMallocMmapThreshold = 256 * 1024;
@@ -106,6 +107,39 @@ class RecoveryLine {
   bool shown_ = false;
 };
 
+// Asks every backend for its state, from time to time.
+class Prober {
+ public:
+  explicit Prober(zstor::ObjectStore& store) : store_(store) {
+    thread_ = start_thread("probe", [this](const std::stop_token&) { run(); });
+  }
+  ~Prober() {
+    {
+      const MutexLock lock(mu_);
+      stopping_ = true;
+    }
+    stop_cv_.notify_all();
+  }
+  Prober(const Prober&) = delete;
+  Prober& operator=(const Prober&) = delete;
+
+ private:
+  void run() {
+    while (true) {
+      store_.probe();
+      const MutexLock lock(mu_);
+      if (!stopping_) stop_cv_.wait_for(mu_, kProbePeriod);
+      if (stopping_) return;
+    }
+  }
+
+  zstor::ObjectStore& store_;
+  Mutex mu_;
+  CondVar stop_cv_;
+  bool stopping_ QSFS_GUARDED_BY(mu_) = false;
+  std::jthread thread_;
+};
+
 // Everything of a running volume, in the order in which it is made.
 class Process {
  public:
@@ -133,7 +167,8 @@ class Process {
   const std::string data_dir_;
   UniqueFd signals_;
   UniqueFd ended_;  // eventfd: someone wants the process to stop.
-  std::unique_ptr<zstor::Runtime> runtime_;
+  std::unique_ptr<zstor::ThreadedStore> runtime_;
+  std::unique_ptr<Prober> prober_;
   std::unique_ptr<ThreadPool> fetchers_;
   std::unique_ptr<VolumeService> service_;
   std::unique_ptr<Edge> edge_;
@@ -153,18 +188,18 @@ Status Process::start() {
   if (!ended_.valid()) return fail_errno(errno, "eventfd");
   QSFS_TRY(open_service());
   QSFS_TRY(open_session());
-  QSFS_ASSIGN(control_,
-              VolumeControl::start({.data_dir = data_dir_,
-                                    .mountpoint = arguments_.mountpoint,
-                                    .config_path = arguments_.config_path,
-                                    .stop = [this] { ::eventfd_write(ended_.get(), 1); },
-                                    .before_remote = [this] { return session_->flush_kernel(); }},
-                                   *config_, *service_, *edge_));
+  QSFS_ASSIGN(control_, VolumeControl::start({.data_dir = data_dir_,
+                                              .mountpoint = arguments_.mountpoint,
+                                              .config_path = arguments_.config_path,
+                                              .stop = [this] { ::eventfd_write(ended_.get(), 1); }},
+                                             *config_, *service_, *edge_));
   return prove_mount();
 }
 
 Status Process::open_service() {
-  QSFS_ASSIGN(runtime_, zstor::Runtime::start(config_, system_clock(), system_random()));
+  QSFS_ASSIGN(runtime_, zstor::ThreadedStore::open(config_, {.read_only = arguments_.read_only},
+                                                   system_clock(), system_random()));
+  prober_ = std::make_unique<Prober>(runtime_->store());
   fetchers_ = std::make_unique<ThreadPool>(ThreadPool::Options{
       .name = "fetch", .threads = kFetchThreads, .queue_len_max = SegmentCache::kPrefetchesMax});
   RecoveryLine line;
@@ -274,6 +309,7 @@ int Process::stop() {
   edge_.reset();
   service_.reset();
   fetchers_.reset();
+  prober_.reset();
   runtime_.reset();
   QSFS_LOG_INFO("stopped");
   log::flush();

@@ -180,6 +180,8 @@ class Log {
   virtual Lsn tail() const = 0;
   virtual Lsn synced() const = 0;
   virtual SegmentId open_segment() const = 0;
+  // Payload and records of the open segment; 0 while it holds no user record.
+  virtual std::uint64_t open_user_bytes() const = 0;
 
   // The records of a sealed segment, from its journal file.
   virtual Result<Buffer> read_journal(SegmentId id) const = 0;

@@ -84,6 +84,11 @@ class LogImpl final : public Log {
   Lsn tail() const override { return Lsn{tail_.load(std::memory_order_acquire)}; }
   Lsn synced() const override { return Lsn{synced_.load(std::memory_order_acquire)}; }
   SegmentId open_segment() const override { return tail().segment(); }
+  std::uint64_t open_user_bytes() const override QSFS_EXCLUDES(state_mu_) {
+    if (oldest_user_record_.load(std::memory_order_relaxed) == 0) return 0;
+    const MutexLock lock(state_mu_);
+    return (open_ == nullptr ? 0 : open_->data_end) + tail().offset();
+  }
   Result<Buffer> read_journal(SegmentId id) const override;
   Status remove_journal(SegmentId id) override;
   std::uint64_t journal_bytes() const override QSFS_EXCLUDES(state_mu_);

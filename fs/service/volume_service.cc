@@ -251,13 +251,24 @@ void VolumeService::set_before_seal(std::function<Status()> hook) {
 
 Status VolumeService::sync_local() { return log_->sync(log_->tail()); }
 
+std::function<Status()> VolumeService::before_seal() {
+  MutexLock lock(mu_);
+  return before_seal_;
+}
+
+Status VolumeService::sync_kernel_and_local() {
+  if (const auto hook = before_seal()) QSFS_TRY(hook());
+  return sync_local();
+}
+
+ArchiveStatus VolumeService::archive_status() {
+  ArchiveStatus status = archiver_->status();
+  status.behind_bytes += log_->open_user_bytes();
+  return status;
+}
+
 Status VolumeService::sync_remote(const std::function<bool()>& cancelled) {
-  std::function<Status()> hook;
-  {
-    MutexLock lock(mu_);
-    hook = before_seal_;
-  }
-  if (hook) QSFS_TRY(hook());
+  if (const auto hook = before_seal()) QSFS_TRY(hook());
   return seal_and_wait(cancelled);
 }
 
@@ -274,12 +285,7 @@ Result<std::uint64_t> VolumeService::evict_all() { return cache_->evict_to(0); }
 
 Status VolumeService::housekeep() {
   if (!options_.read_only && read_only_reason().empty() && log_->wants_rotation()) {
-    std::function<Status()> hook;
-    {
-      MutexLock lock(mu_);
-      hook = before_seal_;
-    }
-    if (hook) QSFS_TRY(hook());
+    if (const auto hook = before_seal()) QSFS_TRY(hook());
     const auto sealed = log_->seal(/*even_internal=*/false);
     if (!sealed) return std::unexpected(sealed.error());
   }

@@ -79,12 +79,16 @@ class VolumeService {
 
   // Everything acknowledged before the call is durable on this disk.
   Status sync_local();
+  // The same, dirty pages of the kernel included.
+  Status sync_kernel_and_local();
   // Everything acknowledged before the call is readable from the backends alone. Errors as
   // Archiver::wait_archived().
   Status sync_remote(const std::function<bool()>& cancelled);
   // The same, asked by the kernel itself (fsync under durability "remote"): its dirty pages are its
   // own business.
   Status sync_remote_from_mount();
+  // What the archiver knows, and what is still in the open segment.
+  ArchiveStatus archive_status();
   // Drops archived local data, all of it.
   Result<std::uint64_t> evict_all();
   // Seals the open segment when its time has come (R7), and keeps the cache within its limit.
@@ -111,6 +115,7 @@ class VolumeService {
   Status open_cache();
   Status open_volume();
   void on_seal(const SealedSegment& sealed, MutationBatch& mutations);
+  std::function<Status()> before_seal() QSFS_EXCLUDES(mu_);
   Status seal_and_wait(const std::function<bool()>& cancelled);
 
   const ServiceOptions options_;

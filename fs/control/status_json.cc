@@ -1,0 +1,166 @@
+#include "fs/control/status_json.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+namespace qsfs::fs {
+namespace {
+
+using nlohmann::json;
+using zstor::BackendState;
+using zstor::BackendStatus;
+
+std::string iso_time(WallTime at) {
+  const std::time_t seconds = std::chrono::duration_cast<std::chrono::seconds>(at).count();
+  std::tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  std::array<char, 32> text{};
+  const std::size_t len = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return {text.data(), len};
+}
+
+// Takes writes, or at least reads, as it should.
+bool is_good(BackendState state) {
+  return state == BackendState::kHealthy || state == BackendState::kSlow ||
+         state == BackendState::kUnknown;
+}
+
+struct BackendSums {
+  std::size_t data_good = 0;
+  std::size_t meta_good = 0;
+  std::size_t meta_total = 0;
+};
+
+// The first that holds decides. readonly: nothing can be changed. unsafe: something acknowledged is
+// only on this disk and cannot, or does not, get to the backends; or so few backends are left that
+// one more loss may cost data. degraded: all data is readable and new data gets archived, but with
+// less redundancy than configured. ok: none of these.
+std::string judge(VolumeService& service, const ArchiveStatus& archive, const BackendSums& sums,
+                  json& reasons) {
+  const zstor::Config& config = service.store().config();
+  const unsigned k = config.shards.minimal_shards;
+  const unsigned n = config.shards.expected_shards;
+  std::string verdict = "ok";
+  const auto worse = [&](std::string_view to, std::string reason) {
+    static constexpr std::array<std::string_view, 4> kOrder = {"ok", "degraded", "unsafe",
+                                                               "readonly"};
+    if (std::ranges::find(kOrder, to) > std::ranges::find(kOrder, verdict)) verdict = to;
+    reasons.push_back(std::move(reason));
+  };
+  if (const std::string reason = service.read_only_reason(); !reason.empty()) {
+    worse(service.options().read_only ? "ok" : "readonly", reason);
+  }
+  if (archive.behind_bytes > 0 && archive.behind_seconds > kBehindSecondsMax) {
+    worse("unsafe", "data written " + std::to_string(archive.behind_seconds) +
+                        " s ago is not on the backends yet");
+  }
+  if (!archive.last_error.empty()) worse("unsafe", "archiving fails: " + archive.last_error);
+  if (sums.data_good < k) {
+    worse("unsafe", "only " + std::to_string(sums.data_good) + " data backends answer, " +
+                        std::to_string(k) + " are needed to read what is not on this disk");
+  } else if (sums.data_good < n) {
+    worse("degraded", std::to_string(sums.data_good) + " data backends answer, " +
+                          std::to_string(n) + " are needed for full redundancy");
+  }
+  if (sums.meta_good <= sums.meta_total / 2) {
+    worse("unsafe", "only " + std::to_string(sums.meta_good) + " of " +
+                        std::to_string(sums.meta_total) +
+                        " meta backends answer: nothing can be archived");
+  } else if (sums.meta_good < sums.meta_total) {
+    worse("degraded", std::to_string(sums.meta_good) + " of " + std::to_string(sums.meta_total) +
+                          " meta backends answer");
+  }
+  if (archive.segments_degraded > 0) {
+    worse("degraded", std::to_string(archive.segments_degraded) +
+                          " segments were archived with shards missing");
+  }
+  return verdict;
+}
+
+json backends_json(const std::vector<BackendStatus>& backends, BackendSums& sums) {
+  json list = json::array();
+  for (const BackendStatus& backend : backends) {
+    if (backend.is_meta) ++sums.meta_total;
+    if (is_good(backend.state)) ++(backend.is_meta ? sums.meta_good : sums.data_good);
+    json row = {{"address", backend.address},
+                {"namespace", backend.name_space},
+                {"role", backend.is_meta ? "meta" : "data"},
+                {"group", backend.group},
+                {"state", std::string(zstor::to_string(backend.state))},
+                {"since", iso_time(backend.since)},
+                {"latency_ms", backend.latency_ms},
+                {"used_bytes", nullptr},
+                {"free_bytes", nullptr},
+                {"errors", backend.stats.errors},
+                {"last_error", backend.last_error}};
+    if (backend.info) {
+      row["used_bytes"] = backend.info->data_bytes;
+      if (backend.info->free_bytes != UINT64_MAX) row["free_bytes"] = backend.info->free_bytes;
+    }
+    list.push_back(std::move(row));
+  }
+  return list;
+}
+
+std::string durability_text(zstor::Durability durability) {
+  return std::string(zstor::to_string(durability));
+}
+
+}  // namespace
+
+std::string status_json(const StatusContext& context, VolumeService& service, Clock& clock) {
+  const zstor::Config& config = service.store().config();
+  const ArchiveStatus archive = service.archive_status();
+  const CacheUsage cache = service.cache().usage();
+  BackendSums sums;
+  json document;
+  json reasons = json::array();
+  json backends = backends_json(service.store().statuses(), sums);
+  document["verdict"] = judge(service, archive, sums, reasons);
+  document["reasons"] = std::move(reasons);
+  document["volume"] = {{"name", config.volume.name},
+                        {"uuid", zstor::uuid_to_string(config.volume.uuid)},
+                        {"mountpoint", context.mountpoint},
+                        {"data_dir", context.data_dir},
+                        {"config", context.config_path},
+                        {"epoch", service.ownership().epoch()},
+                        {"durability", durability_text(config.volume.durability)},
+                        {"used_bytes", service.volume().usage().used_bytes},
+                        {"inodes", service.volume().usage().inodes}};
+  document["archive"] = {{"behind_bytes", archive.behind_bytes},
+                         {"behind_seconds", archive.behind_seconds},
+                         {"segments_queued", archive.segments_queued},
+                         {"segments_archived", archive.segments_archived},
+                         {"checkpoint_segment", archive.checkpoint_segment},
+                         {"last_error", archive.last_error}};
+  document["cache"] = {{"limit_bytes", cache.limit_bytes},
+                       {"used_bytes", cache.used_bytes},
+                       {"unarchived_bytes", cache.unarchived_bytes},
+                       {"cached_bytes", cache.cached_bytes},
+                       {"journal_bytes", service.log().journal_bytes()},
+                       {"index_bytes", service.meta().disk_bytes()}};
+  // What is known without reading every manifest: objects archived, and those archived with shards
+  // missing. Each object has a shard on every backend of its own; an object is counted lost when
+  // fewer than k data backends answer.
+  const std::uint64_t objects = archive.segments_archived;
+  const std::uint64_t lost = sums.data_good < config.shards.minimal_shards ? objects : 0;
+  document["objects"] = {{"total", objects},
+                         {"healthy", objects - std::min(objects, lost + archive.segments_degraded)},
+                         {"degraded", archive.segments_degraded},
+                         {"lost", lost}};
+  document["backends"] = std::move(backends);
+  if (const auto head = service.ownership().last_head()) {
+    document["receipt"] = {{"generation", head->generation}, {"hash", to_hex(head->hash())}};
+  }
+  document["pid"] = ::getpid();
+  document["version"] = QSFS_VERSION;
+  document["uptime_seconds"] =
+      std::chrono::duration_cast<std::chrono::seconds>(clock.now() - context.started).count();
+  // Names and messages come from files and peers: whatever is not UTF-8 is replaced, not fatal.
+  return document.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace qsfs::fs

@@ -1,0 +1,269 @@
+#include "fs/control/volume_control.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/log.h"
+#include "base/posix_disk.h"
+#include "fs/control/metrics.h"
+
+namespace qsfs::fs {
+namespace {
+
+using nlohmann::json;
+
+// What Prometheus asks for.
+constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
+
+int http_status(Errc code) {
+  switch (code) {
+    case Errc::kInvalidArgument:
+      return 400;
+    case Errc::kNotFound:
+    case Errc::kNotDirectory:
+      return 404;
+    case Errc::kReadOnly:
+    case Errc::kBusy:
+      return 409;
+    case Errc::kUnsupported:
+      return 501;
+    case Errc::kUnavailable:
+    case Errc::kTimeout:
+    case Errc::kCancelled:
+      return 503;
+    default:
+      return 500;
+  }
+}
+
+std::string dump(const json& document) {
+  return document.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+void send_error(HttpReply& reply, const Error& error) {
+  reply.send(http_status(error.code), kHttpJson, dump({{"error", error.message()}}));
+}
+
+std::string progress_line(const ArchiveStatus& archive) {
+  return dump({{"behind_bytes", archive.behind_bytes},
+               {"segments_queued", archive.segments_queued},
+               {"bytes_archived", archive.bytes_archived},
+               {"last_error", archive.last_error}});
+}
+
+}  // namespace
+
+VolumeControl::VolumeControl(ControlOptions options, VolumeService& service, Edge& edge)
+    : options_(std::move(options)),
+      service_(service),
+      edge_(edge),
+      context_({.mountpoint = options_.mountpoint,
+                .data_dir = options_.data_dir,
+                .config_path = options_.config_path,
+                .started = system_clock().now()}) {}
+
+Result<std::unique_ptr<VolumeControl>> VolumeControl::start(const ControlOptions& options,
+                                                            const zstor::Config& config,
+                                                            VolumeService& service, Edge& edge) {
+  auto control = std::unique_ptr<VolumeControl>(new VolumeControl(options, service, edge));
+  const std::string default_socket = options.data_dir + "/control.sock";
+  const std::string socket = config.socket.empty() ? default_socket : config.socket;
+  // A command that knows only the data directory finds the socket by this.
+  if (socket != default_socket) {
+    QSFS_TRY(
+        write_file_atomically(posix_disk(), options.data_dir + "/control.path", as_bytes(socket)));
+  }
+  const auto handler = [raw = control.get()](const HttpRequest& request, HttpReply& reply) {
+    raw->handle(request, reply);
+  };
+  QSFS_ASSIGN(
+      control->control_,
+      HttpServer::start({.address = {.unix_path = socket}, .thread_name = "control"}, handler));
+  if (!config.metrics_listen) return control;
+  auto metrics = HttpServer::start(
+      {.address = {.host = config.metrics_listen->host, .port = config.metrics_listen->port},
+       .thread_name = "metrics"},
+      [raw = control.get()](const HttpRequest& request, HttpReply& reply) {
+        if (request.method != "GET" || request.path != "/metrics") {
+          reply.send(404, "text/plain", "only GET /metrics is here\n");
+        } else {
+          reply.send(200, kMetricsType, metrics_text(raw->service_, raw->edge_));
+        }
+      });
+  if (!metrics) return with_context(std::move(metrics).error(), "metrics");
+  control->metrics_ = std::move(*metrics);
+  return control;
+}
+
+void VolumeControl::handle(const HttpRequest& request, HttpReply& reply) {
+  const std::string route = request.method + " " + request.path;
+  if (route == "GET /status") {
+    reply.send(200, kHttpJson, status_json(context_, service_, system_clock()) + "\n");
+  } else if (route == "GET /metrics" || route == "GET /stats") {
+    reply.send(200, kMetricsType, metrics_text(service_, edge_));
+  } else if (route == "GET /info") {
+    handle_info(request, reply);
+  } else if (route == "POST /sync") {
+    handle_sync(request, reply, request.query.contains("remote"));
+  } else if (route == "POST /drain") {
+    handle_sync(request, reply, /*remote=*/true);
+  } else if (route == "POST /evict") {
+    handle_evict(request, reply);
+  } else if (route == "POST /reload") {
+    const Status reloaded = reload();
+    if (!reloaded) return send_error(reply, reloaded.error());
+    reply.send(200, kHttpJson, dump({{"reloaded", options_.config_path}}));
+  } else if (route == "POST /stop") {
+    reply.send(200, kHttpJson, dump({{"stopping", true}}));
+    options_.stop();
+  } else if (route == "POST /scrub" || route == "POST /repair" || route == "POST /gc") {
+    send_error(reply, {.code = Errc::kUnsupported,
+                       .context = request.path.substr(1) + " is not in this version"});
+  } else {
+    send_error(reply, {.code = Errc::kNotFound, .context = route});
+  }
+}
+
+void VolumeControl::handle_sync(const HttpRequest& /*request*/, HttpReply& reply, bool remote) {
+  if (!remote) {
+    const Status synced = service_.sync_kernel_and_local();
+    if (!synced) return send_error(reply, synced.error());
+    return reply.send(200, kHttpJson, dump({{"synced", "local"}}));
+  }
+  const Status synced = service_.sync_remote([&] {
+    // Asked about once a second: the peer sees how far it is, and its absence is noticed.
+    return !reply.send_piece(progress_line(service_.archive_status())) || reply.peer_has_gone();
+  });
+  if (synced) {
+    reply.send_piece(dump({{"synced", "remote"}}));
+  } else {
+    reply.send_piece(dump({{"error", synced.error().message()}}));
+  }
+}
+
+Result<InodeNumber> VolumeControl::resolve(const std::string& path) {
+  std::string_view rest = path;
+  // As the user sees it, or relative to the root of the volume.
+  if (rest.starts_with(options_.mountpoint)) rest.remove_prefix(options_.mountpoint.size());
+  InodeNumber at = kRootInode;
+  while (!rest.empty()) {
+    const std::size_t slash = rest.find('/');
+    const std::string_view name = rest.substr(0, slash);
+    if (!name.empty()) {
+      const auto found = service_.volume().lookup(at, name);
+      if (!found) return with_context(found.error(), path);
+      at = found->ino;
+    }
+    if (slash == std::string_view::npos) break;
+    rest.remove_prefix(slash + 1);
+  }
+  return at;
+}
+
+Result<std::vector<SegmentId>> VolumeControl::segments_of(const std::string& path) {
+  QSFS_ASSIGN(const InodeNumber ino, resolve(path));
+  std::vector<SegmentId> segments;
+  QSFS_TRY(service_.volume().for_each_extent(ino, [&](const Volume::FileExtent& at) -> Status {
+    if (segments.empty() || segments.back() != at.extent.segment)
+      segments.push_back(at.extent.segment);
+    return {};
+  }));
+  std::ranges::sort(segments);
+  const auto twice = std::ranges::unique(segments);
+  segments.erase(twice.begin(), twice.end());
+  return segments;
+}
+
+void VolumeControl::handle_evict(const HttpRequest& request, HttpReply& reply) {
+  std::uint64_t freed = 0;
+  const json body = request.body.empty()
+                        ? json::object()
+                        : json::parse(request.body, nullptr, /*allow_exceptions=*/false);
+  if (body.is_discarded() || (body.contains("paths") && !body["paths"].is_array())) {
+    return send_error(
+        reply, {.code = Errc::kInvalidArgument, .context = "expected {\"paths\": [\"/path\", …]}"});
+  }
+  if (!body.contains("paths")) {
+    const auto evicted = service_.evict_all();
+    if (!evicted) return send_error(reply, evicted.error());
+    freed = *evicted;
+  } else {
+    for (const json& path : body["paths"]) {
+      if (!path.is_string())
+        return send_error(reply,
+                          {.code = Errc::kInvalidArgument, .context = "a path is not a text"});
+      const auto segments = segments_of(path.get<std::string>());
+      if (!segments) return send_error(reply, segments.error());
+      const auto evicted = service_.cache().evict_segments(*segments);
+      if (!evicted) return send_error(reply, evicted.error());
+      freed += *evicted;
+    }
+  }
+  const CacheUsage usage = service_.cache().usage();
+  reply.send(200, kHttpJson,
+             dump({{"evicted_bytes", freed},
+                   {"used_bytes", usage.used_bytes},
+                   {"unarchived_bytes", usage.unarchived_bytes}}));
+}
+
+void VolumeControl::handle_info(const HttpRequest& request, HttpReply& reply) {
+  const auto path = request.query.find("path");
+  if (path == request.query.end())
+    return send_error(reply, {.code = Errc::kInvalidArgument, .context = "/info?path=…"});
+  const auto ino = resolve(path->second);
+  if (!ino) return send_error(reply, ino.error());
+  const auto attributes = service_.volume().get_attributes(*ino);
+  if (!attributes) return send_error(reply, attributes.error());
+  json extents = json::array();
+  constexpr std::size_t kExtentsMax = 1000;
+  std::uint64_t count = 0;
+  const Status walked =
+      service_.volume().for_each_extent(*ino, [&](const Volume::FileExtent& at) -> Status {
+        if (++count > kExtentsMax) return {};
+        extents.push_back({{"offset", at.file_offset},
+                           {"length", at.extent.length},
+                           {"segment", number(at.extent.segment)},
+                           {"position", at.extent.position},
+                           {"archived", service_.cache().is_archived(at.extent.segment)},
+                           {"resident", service_.cache().is_resident(at.extent.segment)}});
+        return {};
+      });
+  if (!walked) return send_error(reply, walked.error());
+  reply.send(200, kHttpJson,
+             dump({{"inode", *ino},
+                   {"size", attributes->size},
+                   {"allocated_bytes", attributes->allocated_bytes},
+                   {"extent_count", count},
+                   {"extents", std::move(extents)}}));
+}
+
+Status VolumeControl::reload() {
+  auto loaded = zstor::load_config(posix_disk(), options_.config_path);
+  if (!loaded) return std::unexpected(std::move(loaded).error());
+  const zstor::Config& now = service_.store().config();
+  const zstor::Config& wanted = *loaded->config;
+  if (wanted.volume.uuid != now.volume.uuid) {
+    return fail(Errc::kInvalidArgument, options_.config_path + ": volume.uuid is another volume's");
+  }
+  // Everything but the cache limit takes a remount in this version: say so instead of half applying
+  // it.
+  const auto differs = [](const zstor::Config& a, const zstor::Config& b) {
+    zstor::Config left = a;
+    left.cache.limit_bytes = b.cache.limit_bytes;
+    left.archive.segment_size_bytes = b.archive.segment_size_bytes;
+    left.archive.has_own_segment_size = b.archive.has_own_segment_size;
+    return zstor::to_toml(left) != zstor::to_toml(b);
+  };
+  if (differs(now, wanted)) {
+    return fail(Errc::kInvalidArgument,
+                options_.config_path +
+                    ": while mounted only max_zdb_data_dir_size can change; unmount and mount "
+                    "again for the rest");
+  }
+  service_.cache().set_limit(wanted.cache.limit_bytes);
+  QSFS_LOG_INFO("configuration read again: cache limit {} bytes", wanted.cache.limit_bytes);
+  return {};
+}
+
+}  // namespace qsfs::fs
