@@ -44,10 +44,12 @@ struct Password::Wiped {
   explicit Wiped(std::string_view from) : text(from) {}
   Wiped(const Wiped&) = delete;
   Wiped& operator=(const Wiped&) = delete;
-  ~Wiped() { crypto::wipe(std::as_writable_bytes(std::span(text))); }
+  ~Wiped() { wipe_text(text); }
 
   std::string text;
 };
+
+void wipe_text(std::string& text) { crypto::wipe(std::as_writable_bytes(std::span(text))); }
 
 Password::Password(std::string_view text) {
   if (!text.empty()) text_ = std::make_shared<const Wiped>(text);

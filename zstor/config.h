@@ -229,6 +229,8 @@ Result<LoadedConfig> load_config(Disk& disk, const std::string& path, bool stric
 // The text that parses to `config`, with comments for people. It holds the keys and the passwords:
 // write it to a file of mode 0600 only, and wipe it.
 std::string to_toml(const Config& config);
+// Overwrites a text that holds secrets, in a way that the compiler cannot leave out.
+void wipe_text(std::string& text);
 
 // The uuid of a volume whose file does not give one.
 Uuid derive_volume_uuid(const crypto::SecretKey& data_key, std::string_view meta_prefix);

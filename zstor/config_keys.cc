@@ -96,6 +96,8 @@ std::uint32_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::span<const std::string_view> known_keys() { return kKnownKeys; }
+
 bool is_known_key(std::string_view path) {
   return std::find(kKnownKeys.begin(), kKnownKeys.end(), path) != kKnownKeys.end();
 }

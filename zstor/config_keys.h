@@ -1,10 +1,14 @@
 // The keys that a configuration may have, and which of them a misspelt one is nearest to.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
 namespace qsfs::zstor {
+
+// All keys and tables, dotted and without indices. Lives for ever.
+std::span<const std::string_view> known_keys();
 
 // Whether `path`, dotted and without indices ("groups.backends.address"), is a key or a table.
 bool is_known_key(std::string_view path);

@@ -1,5 +1,9 @@
 // From TOML to a Config. toml++ is used header-only and without exceptions in this one file, so
-// that nothing of it is seen elsewhere and nothing is thrown.
+// that nothing of it is seen elsewhere.
+//
+// Some malformed texts ("[[[a]]]", "a = [}") break assertions of toml++ 3.3. They must not end the
+// process: the macro below throws instead, and parse_toml() catches. That is the only exception in
+// QSFS, and it does not leave this file.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +16,13 @@
 #include "zstor/config_keys.h"
 #include "zstor/toml_guard.h"
 
+namespace {
+struct TomlAssertionFailed {};
+[[noreturn]] void fail_toml_assertion() { throw TomlAssertionFailed{}; }
+}  // namespace
+
+#undef NDEBUG  // With it, toml++ would turn its assertions into assumptions.
+#define TOML_ASSERT(condition) ((condition) ? static_cast<void>(0) : fail_toml_assertion())
 #define TOML_EXCEPTIONS 0
 #define TOML_HEADER_ONLY 1
 // Configurations nest four deep; see toml_guard.h.
@@ -243,9 +254,6 @@ class TableReader {
   std::set<std::string, std::less<>> asked_;
 };
 
-// Reads and wipes the text: the tree would keep a copy in ordinary memory.
-void wipe(std::string& text) { crypto::wipe(std::as_writable_bytes(std::span(text))); }
-
 void read_encryption(TableReader table, EncryptionConfig& out) {
   table.word("algorithm", out.algorithm,
              {EncryptionAlgorithm::kAes, EncryptionAlgorithm::kXChaCha20Poly1305});
@@ -260,7 +268,7 @@ void read_encryption(TableReader table, EncryptionConfig& out) {
                       "characters{}; `qsfs init` makes a fresh one",
                       hex->size(), hex->size() == 64 ? ", not all of which are such digits" : ""));
     }
-    wipe(*hex);
+    wipe_text(*hex);  // The tree would keep a copy in ordinary memory.
   }
   table.report_unknown();
 }
@@ -273,7 +281,7 @@ std::optional<BackendConfig> read_backend(TableReader table) {
   Password password;
   if (std::string* secret = table.text("password")) {
     password = Password(*secret);
-    wipe(*secret);
+    wipe_text(*secret);
   }
   if (address != nullptr) {
     if (auto parsed = zdb::BackendAddress::parse(*address)) {
@@ -460,6 +468,29 @@ std::uint32_t find_line(const toml::table& root, std::string_view path) {
   return line;
 }
 
+// nullopt: the text broke an assertion.
+std::optional<toml::parse_result> parse_toml(std::string_view text) {
+  try {
+    return toml::parse(text);
+  } catch (const TomlAssertionFailed&) {
+    return std::nullopt;
+  }
+}
+
+// The first line that breaks an assertion: the parser reads from front to back, so that every
+// prefix that contains it does. REQUIRES: the whole text does.
+std::uint32_t find_breaking_line(std::string_view text) {
+  std::vector<std::size_t> line_ends;
+  for (std::size_t at = text.find('\n'); at != std::string_view::npos;
+       at = text.find('\n', at + 1)) {
+    line_ends.push_back(at + 1);
+  }
+  const auto breaks_it = [&](std::size_t end) { return !parse_toml(text.substr(0, end)); };
+  const auto first = std::partition_point(line_ends.begin(), line_ends.end(),
+                                          [&](std::size_t end) { return !breaks_it(end); });
+  return static_cast<std::uint32_t>(first - line_ends.begin()) + 1;
+}
+
 }  // namespace
 
 ParsedConfig parse_config(std::string_view text, const ConfigLimits& limits) {
@@ -476,26 +507,31 @@ ParsedConfig parse_config(std::string_view text, const ConfigLimits& limits) {
     return result;
   }
 
-  toml::parse_result parsed = toml::parse(text);
+  std::optional<toml::parse_result> parsed = parse_toml(text);
   if (!parsed) {
-    const toml::parse_error& error = parsed.error();
+    errors.add(find_breaking_line(text), "", "not valid TOML");
+  } else if (!*parsed) {
+    const toml::parse_error& error = parsed->error();
     errors.add(error.source().begin.line, "",
                fmt::format("column {}: not valid TOML: {}", error.source().begin.column,
                            redact(error.description())));
+  }
+  if (!errors.empty()) {
     result.errors = errors.take();
     return result;
   }
+  toml::table& table = parsed->table();
   Config config;
-  TableReader root(&parsed.table(), "", errors);
+  TableReader root(&table, "", errors);
   read_root(root, limits, warnings, config);
   std::vector<ConfigProblem> problems = validate(config, limits);
   std::erase_if(problems, [&](const ConfigProblem& problem) { return errors.covers(problem); });
   for (const ConfigProblem& problem : problems) {
-    errors.add(find_line(parsed.table(), problem.key), problem.key, problem.text);
+    errors.add(find_line(table, problem.key), problem.key, problem.text);
   }
   if (errors.empty()) {
     for (const ConfigProblem& problem : find_unwise(config)) {
-      warnings.add(find_line(parsed.table(), problem.key), problem.key, problem.text);
+      warnings.add(find_line(table, problem.key), problem.key, problem.text);
     }
     result.config = std::move(config);
   }

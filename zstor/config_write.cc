@@ -46,7 +46,7 @@ class Writer {
     out_ += key;
     out_ += " = ";
     line(copy);
-    crypto::wipe(std::as_writable_bytes(std::span(copy)));
+    wipe_text(copy);
   }
 
   void encryption(std::string_view table, const EncryptionConfig& config) {
@@ -56,7 +56,7 @@ class Writer {
     if (config.key == nullptr) return;
     std::string hex = to_hex(config.key->bytes());
     secret("key", hex);
-    crypto::wipe(std::as_writable_bytes(std::span(hex)));
+    wipe_text(hex);
   }
 
   void backends(std::string_view table, const std::vector<BackendConfig>& backends) {

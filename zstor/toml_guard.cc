@@ -9,19 +9,6 @@ constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 bool is_quote(char c) { return c == '"' || c == '\''; }
 
-// What may begin a key: a bare key's character, or a quote.
-bool begins_key(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '-' || is_quote(c);
-}
-
-// Whether `text`, which begins with '[', goes on as a table header: "[key" or "[[key".
-bool begins_header(std::string_view text) {
-  text.remove_prefix(text.starts_with("[[") ? 2 : 1);
-  const std::size_t at = text.find_first_not_of(" \t");
-  return at != std::string_view::npos && begins_key(text[at]);
-}
-
 class Scanner {
  public:
   explicit Scanner(std::string_view text) : text_(text) {
@@ -46,9 +33,6 @@ class Scanner {
       return {};
     }
     if ((c & 0x80) != 0) return "not valid TOML: a character outside of quotes that is not ASCII";
-    if (c == '[' && is_line_start_ && !begins_header(text_.substr(at_))) {
-      return "not valid TOML: a table header without a name";
-    }
     if (c == '.' && ++dots_ > kKeyDotsMax) {
       return "has more dots outside of quotes than any key of QSFS";
     }
@@ -56,7 +40,6 @@ class Scanner {
       ++line_;
       dots_ = 0;
     }
-    is_line_start_ = c == '\n' || (is_line_start_ && (c == ' ' || c == '\t' || c == '\r'));
     before_ = c;
     ++at_;
     return {};
@@ -79,7 +62,6 @@ class Scanner {
       const bool escapes = c == '\\' && quote == '"' && at_ < text_.size() && text_[at_] != '\n';
       if (escapes) ++at_;
     }
-    is_line_start_ = false;
     before_ = quote;
     return {};
   }
@@ -88,8 +70,7 @@ class Scanner {
   std::size_t at_ = 0;
   std::uint32_t line_ = 1;
   std::uint32_t dots_ = 0;  // In this line.
-  bool is_line_start_ = true;
-  char before_ = '\n';  // What was passed last, but for comments.
+  char before_ = '\n';      // What was passed last, but for comments.
 };
 
 }  // namespace

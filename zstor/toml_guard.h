@@ -2,8 +2,6 @@
 // refused before it is parsed. Nothing that a configuration needs is lost.
 //
 // - Keys that nest very deep: building or freeing the tree would exhaust the stack.
-// - A table header without a name, such as "[[[a]]]": the parser ends the process at an assertion
-//   (github.com/marzer/tomlplusplus/pull/301).
 // - Letters beyond ASCII where a space may be: is_non_ascii_horizontal_whitespace() runs into an
 //   unreachable statement, which is undefined behaviour. TOML allows them only in strings and
 //   comments. That the guard and the parser agree on what a string is follows from refusing quotes

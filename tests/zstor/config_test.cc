@@ -11,6 +11,7 @@
 #include "base/posix_disk.h"
 #include "base/random.h"
 #include "tests/zstor/config_examples.h"
+#include "zstor/config_keys.h"
 #include "zstor/toml_guard.h"
 
 namespace qsfs::zstor {
@@ -228,13 +229,39 @@ TEST(ConfigTest, RefusesEachBadExampleWithItsReason) {
   EXPECT_GE(files, 15U);
 }
 
+std::string read_documentation() {
+  std::ifstream in(QSFS_SOURCE_DIR "/docs/configuration.md", std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TEST(ConfigDocumentationTest, DescribesEveryKey) {
+  const std::string text = read_documentation();
+  for (const std::string_view key : known_keys()) {
+    const std::size_t dot = key.rfind('.');
+    const std::string name(dot == std::string_view::npos ? key : key.substr(dot + 1));
+    // As `name`, `table.name`, `…name`, a [table], or the table of a described key.
+    EXPECT_TRUE(text.contains("`" + name + "`") || text.contains("." + name + "`") ||
+                text.contains("…" + name + "`") || text.contains("[" + std::string(key) + "]") ||
+                text.contains("`" + std::string(key) + "."))
+        << key;
+  }
+}
+
+TEST(ConfigDocumentationTest, HasAnExampleThatWorks) {
+  const std::string text = read_documentation();
+  const ParsedConfig parsed = parse_config(
+      replaced(text.substr(text.find("## An example\n") + 14), "key = \"0", "key = \"1"));
+  EXPECT_THAT(parsed.errors, IsEmpty());
+  EXPECT_THAT(parsed.warnings, IsEmpty());
+}
+
 TEST(ConfigTest, NeverShowsASecret) {
   // However the syntax around a key or password is damaged.
   const std::string with_secrets = replaced(kZeroOsConfig, "password = \"\"", "password = \"x\"");
   const std::vector<std::string> damages = {"\n", "=", "\"", "[", "{", "'", "0", "\\", "é", "#"};
   std::size_t refused = 0;
-  for (std::size_t at = 0; at < with_secrets.size(); ++at) {
-    for (const std::string& damage : {damages[at % damages.size()], std::string()}) {
+  for (std::size_t at = 0; at < with_secrets.size(); at += 2) {
+    for (const std::string& damage : {damages[at / 2 % damages.size()], std::string()}) {
       std::string text = with_secrets;
       text.replace(at, 1, damage);
       const ParsedConfig parsed = parse_config(text);
@@ -245,7 +272,7 @@ TEST(ConfigTest, NeverShowsASecret) {
       ASSERT_THAT(messages, Not(HasSubstr("fbfcfd"))) << at;
     }
   }
-  EXPECT_GT(refused, 1000U);
+  EXPECT_GT(refused, 500U);
   // Quotes forgotten altogether.
   for (const auto& [from, to] :
        {std::pair<std::string, std::string>{"\"" + std::string(kTestDataKey) + "\"",
@@ -311,14 +338,12 @@ TEST(TomlGuardTest, RefusesWhatTheParserMisreads) {
   }
 }
 
-TEST(TomlGuardTest, RefusesHeadersWithoutAName) {
-  for (const std::string_view bad :
-       {"[[[a]]]", "[[[]]", "[[=", "[", "[[", "[ \n", "[.a]", "  [=]", "\xEF\xBB\xBF[[[a]]]"}) {
-    EXPECT_EQ(refused_line(bad), 1U) << bad;
-    EXPECT_THAT(parse_config(bad).errors, Not(IsEmpty()));
-  }
-  for (const std::string_view good : {"[a]", "[[ a ]]", "['a']", "[-]", "x = [[1], [2]]", "# [["}) {
-    EXPECT_EQ(refused_line(good), 0U) << good;
+TEST(ConfigTest, SurvivesWhatBreaksAssertionsOfTheParser) {
+  for (const std::string_view bad : {"[[[a]]]", "[[[]]", "[[=", "[[", "[ \n", "[.a]", "  [=]",
+                                     "a = [}", "a = [1, }", "a = {b = ]}", "a = [}\nb = 1\n"}) {
+    EXPECT_THAT(parse_config("x = 1\n" + std::string(bad)).errors,
+                ElementsAre(AllOf(StartsWith("line 2: "), HasSubstr("not valid TOML"))))
+        << bad;
   }
 }
 

@@ -1,0 +1,48 @@
+// What all commands of `qsfs` share. Each group of commands is one file with one register function;
+// cli/run.cc lists them.
+#pragma once
+
+#include <iosfwd>
+#include <string_view>
+
+#include "base/disk.h"
+#include "base/random.h"
+#include "base/result.h"
+
+namespace CLI {
+class App;
+}
+
+namespace qsfs::cli {
+
+// The exit codes of all programs of QSFS.
+enum class ExitCode : int {
+  kDone = 0,
+  kFailed = 1,
+  kUsage = 2,       // Wrong usage or configuration.
+  kNotAllSafe = 3,  // Answered, but the volume is degraded or not all is safe.
+};
+
+// One run of the program. Borrowed by the commands; outlives them. Not thread-safe.
+struct Session {
+  std::ostream& out;
+  std::ostream& err;
+  Disk& disk;
+  Random& random;
+  bool json = false;  // --json: results as one JSON document on `out`.
+  ExitCode exit = ExitCode::kDone;
+
+  // Writes "qsfs: …", one line for each line of `message`, and sets the exit code.
+  void report(ExitCode code, std::string_view message);
+  // The same, with the code that fits: kUsage for kInvalidArgument, else kFailed.
+  void report(const Error& error);
+};
+
+// Each adds its subcommands to `app`; their callbacks use `session`.
+void register_init(CLI::App& app, Session& session);
+
+// The whole program: parses the command line, runs one command, returns the exit code. Catches what
+// libraries throw.
+int run(int argc, const char* const* argv, Session& session);
+
+}  // namespace qsfs::cli
