@@ -7,7 +7,9 @@
 // says that there is something left to do.
 #include <sys/stat.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
+#include "fs/volume/failpoints.h"
 #include "fs/volume/inode_flags.h"
 #include "fs/volume/volume_impl.h"
 
@@ -116,6 +118,7 @@ Status VolumeImpl::settle_truncation(InodeNumber ino) {
   std::uint64_t cursor = 0;
   std::uint64_t size_seen = UINT64_MAX;
   for (;;) {
+    failpoint(kFailTruncateBetweenPieces);
     QSFS_TRY(check_writable());
     ExclusiveInodeLock lock(locks_, {ino});
     Change change;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/failpoint.h"
+#include "fs/volume/failpoints.h"
 #include "fs/volume/inode_flags.h"
 #include "fs/volume/volume_impl.h"
 
@@ -73,6 +75,7 @@ Status VolumeImpl::punch(InodeNumber ino, std::uint64_t begin, std::uint64_t end
       continue;
     }
     if (at >= end) return {};
+    failpoint(kFailPunchBetweenPieces);
   } while (true);
 }
 

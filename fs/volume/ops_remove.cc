@@ -4,6 +4,8 @@
 // in one record. A crash in between leaves a smaller orphan.
 #include <sys/stat.h>
 
+#include "base/failpoint.h"
+#include "fs/volume/failpoints.h"
 #include "fs/volume/inode_flags.h"
 #include "fs/volume/volume_impl.h"
 
@@ -78,6 +80,7 @@ Status VolumeImpl::forget_orphan(InodeNumber ino) {
   for (bool gone = false; !gone;) {
     QSFS_TRY(check_writable());
     QSFS_ASSIGN(gone, drop_orphan_piece(ino, cursor));
+    if (!gone) failpoint(kFailOrphanBetweenPieces);
   }
   return {};
 }

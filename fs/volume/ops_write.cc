@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/failpoint.h"
+#include "fs/volume/failpoints.h"
 #include "fs/volume/inode_flags.h"
 #include "fs/volume/volume_impl.h"
 
@@ -102,6 +104,7 @@ Status VolumeImpl::commit_write(InodeNumber ino, std::uint64_t begin, std::uint6
         inode->row.ctime = inode->row.mtime;
         QSFS_TRY(commit(change, caller.request_id, payloads));
         at = window.end;
+        if (at < end) failpoint(kFailWriteBetweenPieces);
         // The payload is introduced once.
         payloads.clear();
       }

@@ -5,9 +5,11 @@
 namespace qsfs::fs {
 namespace {
 
+constexpr std::uint64_t kSmallReadLen = 64 * kKiB;
+constexpr unsigned kContinuedMin = 1;
+constexpr unsigned kContinuedMinSmall = 2;
 // The kernel hands out one reader's requests to several threads: large ones may arrive out of
-// order. Small ones must fit exactly, so that random reads are never taken for a stream.
-constexpr std::uint64_t kReorderedLenMin = 64 * kKiB;
+// order, within so many of their lengths.
 constexpr std::uint64_t kReorderedReads = 4;
 
 }  // namespace
@@ -16,7 +18,7 @@ bool ReadAhead::is_next(const Stream& stream, InodeNumber ino, std::uint64_t off
                         std::uint64_t length) {
   if (stream.ino != ino) return false;
   if (offset == stream.next) return true;
-  if (stream.window == 0 || length < kReorderedLenMin) return false;
+  if (stream.window == 0 || length < kSmallReadLen) return false;
   const std::uint64_t distance = offset > stream.next ? offset - stream.next : stream.next - offset;
   return distance <= kReorderedReads * length;
 }
@@ -38,6 +40,8 @@ ReadAhead::Range ReadAhead::note_read(InodeNumber ino, std::uint64_t offset, std
   stream.used_at = tick_;
   stream.next = std::max(stream.next, end);
   stream.fetched = std::max(stream.fetched, stream.next);
+  ++stream.continued;
+  if (stream.continued < (length < kSmallReadLen ? kContinuedMinSmall : kContinuedMin)) return {};
   if (stream.window == 0) {
     stream.window = std::min(kWindowFirst, window_max_);
   } else if (stream.fetched - stream.next >= stream.window / 2) {

@@ -25,8 +25,8 @@ class ReadAhead {
     std::uint64_t end = 0;
   };
   // A read of [offset, offset + length) begins. Returns what should be fetched now: nothing until
-  // two reads in a row continued each other, then windows that double up to the limit, a new one
-  // each time half of the last is used up.
+  // two reads continued each other (three when they are small: random ones do so by chance), then
+  // windows that double up to the limit, a new one each time half of the last is used up.
   Range note_read(InodeNumber ino, std::uint64_t offset, std::uint64_t length) QSFS_EXCLUDES(mu_);
 
  private:
@@ -37,6 +37,7 @@ class ReadAhead {
     std::uint64_t fetched = 0;  // Asked for up to here.
     std::uint64_t window = 0;   // 0: not known to be sequential yet.
     std::uint64_t used_at = 0;
+    unsigned continued = 0;  // Reads that continued this stream.
   };
 
   static bool is_next(const Stream& stream, InodeNumber ino, std::uint64_t offset,

@@ -1,0 +1,90 @@
+// VolumeDiffer: does the same random operations on a volume and on the model of one, and compares
+// every result.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/fs/volume_world.h"
+#include "tests/sim/model_fs.h"
+
+namespace qsfs::fs {
+
+class VolumeDiffer {
+ public:
+  // REQUIRES: `world` is started and its volume is new.
+  VolumeDiffer(VolumeWorld& world, std::uint64_t seed);
+
+  // One random operation on both. False when they differ; difference() then says how.
+  bool step();
+  // The same tree, the same usage, and no invariant broken?
+  bool compare();
+  // A new life of the volume, whose orphans are gone.
+  bool restart();
+
+  [[nodiscard]] const std::string& difference() const { return difference_; }
+  // What was done, for a failing test.
+  [[nodiscard]] std::string history() const;
+  sim::ModelFs& model() { return model_; }
+  // How often each outcome was seen: a test of the test.
+  [[nodiscard]] const std::map<std::string, int>& outcomes() const { return outcomes_; }
+
+ private:
+  using ModelIno = sim::ModelFs::Ino;
+  // An inode in both.
+  struct Both {
+    ModelIno model = 0;
+    InodeNumber real = 0;
+  };
+
+  std::uint64_t below(std::uint64_t bound) { return random_.below(bound); }
+  bool chance(unsigned percent) { return below(100) < percent; }
+  std::string some_name();
+  Both some_directory();
+  Both some_inode();
+  Both some_file();
+  Caller some_caller();
+  std::uint64_t some_offset();
+  std::uint64_t some_length();
+  Buffer some_bytes(std::uint64_t length);
+
+  template <class A, class B>
+  bool same_outcome(const Result<A>& real, const Result<B>& model);
+  bool differ(std::string how);
+  void note(std::string what);
+  bool add(const Result<Attributes>& real, const Result<ModelIno>& model);
+  bool same_orphan(const Result<std::optional<InodeNumber>>& real,
+                   const Result<std::optional<ModelIno>>& model);
+  bool same_attributes(const Both& at);
+  void forget(ModelIno model);
+
+  bool step_create();
+  bool step_link();
+  bool step_remove();
+  bool step_rename();
+  bool step_lookup();
+  bool step_attributes();
+  bool step_size();
+  bool step_write();
+  bool step_read();
+  bool step_allocate();
+  bool step_copy();
+  bool step_seek();
+  bool step_xattr();
+  bool step_forget();
+
+  VolumeWorld& world_;
+  SeededRandom random_;
+  sim::ModelFs model_;
+  std::map<ModelIno, InodeNumber> inodes_;
+  std::vector<ModelIno> orphans_;
+  std::vector<std::string> history_;
+  std::string difference_;
+  std::map<std::string, int> outcomes_;
+};
+
+}  // namespace qsfs::fs
