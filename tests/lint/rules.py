@@ -18,6 +18,8 @@ BANNED = [
 EXCEPTIONS = {
     ("base/thread.cc", "threads are started by base/thread.h"),
     ("base/clock.cc", "no sleeping: wait for the condition"),
+    # An assertion of toml++ must not end the process; the file catches it itself.
+    ("zstor/config_toml.cc", "nothing of ours throws"),
 }
 COMMENT = re.compile(r'//.*?$|/\*.*?\*/|"(?:\\.|[^"\\])*"', re.M | re.S)
 
