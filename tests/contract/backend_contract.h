@@ -198,14 +198,16 @@ TEST_P(UserModeContract, KeepsTheLongestValueAndRefusesALongerOne) {
 }
 
 TEST_P(UserModeContract, TakesAnyBytesForAKey) {
-  const std::string_view odd("\0\r\n$-1\r\n\xff*3\r\n", 15);
+  using std::string_view_literals::operator""sv;
+  const std::string_view odd = "\0\r\n$-1\r\n\xff*3\r\n"sv;
   Set(odd, "value");
   EXPECT_EQ(GetText(odd), "value");
   EXPECT_EQ(ScanKeys(), std::vector<std::string>{std::string(odd)});
 }
 
 TEST_P(UserModeContract, TakesAnyBytesForAValue) {
-  const std::string_view odd("\r\n$-1\r\n:1\r\n-No space left on this namespace\r\n\0", 45);
+  using std::string_view_literals::operator""sv;
+  const std::string_view odd = "\r\n$-1\r\n:1\r\n-No space left on this namespace\r\n\0"sv;
   Set("odd", odd);
   EXPECT_EQ(GetText("odd"), odd);
 }

@@ -227,7 +227,7 @@ std::size_t heap_bytes() {
 
 TEST(ReplyParserTest, HoldsAtMost16MiBOfTheWorstReplies) {
   std::string many = "*" + std::to_string(kReplyNodesMax - 1) + "\r\n";
-  while (many.size() < kReplyBytesMax - 100) many += "$40\r\n" + std::string(40, 'x') + "\r\n";
+  while (many.size() < kReplyBytesMax - 100) many += "$44\r\n" + std::string(44, 'x') + "\r\n";
   const std::string large = "*2\r\n$3000000\r\n" + std::string(3'000'000, 'x') + "\r\n:1";
   for (const std::string& wire : {many, large}) {
     const std::size_t before = heap_bytes();
