@@ -7,6 +7,7 @@
 
 #include "tests/zdb/engine_fixture.h"
 #include "tests/zdb/engine_history.h"
+#include "zdb/namespace_store.h"
 
 namespace qsfs::zdb {
 namespace {
@@ -136,6 +137,49 @@ TEST(EngineConcurrentCrashTest, KeepsWhatEveryWriterWasPromised) {
       }
     }
     EXPECT_TRUE(found.empty()) << found.begin()->first << " came back";
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+// What recovery found after a kill is durable from then on.
+TEST(EngineMixedCrashTest, APowerLossAfterAKillTakesNothingThatRecoveryShowed) {
+  for (std::uint64_t seed = 1; seed <= seed_count(); ++seed) {
+    SCOPED_TRACE(seed);
+    EngineLife life(seed);
+    life.options.data_file_bytes_max = seed % 2 == 0 ? kMiB : 8 * kKiB;
+    life.open();
+    EngineHistory history(life, seed);
+    for (int i = 0; i < 40; ++i) ASSERT_TRUE(history.step());
+    life.crash(CrashKind::kKill);
+    life.open();
+    ASSERT_TRUE(life.is_open());
+    history.check_survivors(false);
+    life.crash(CrashKind::kPowerLoss);
+    life.open();
+    ASSERT_TRUE(life.is_open());
+    history.check_survivors(false);
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+// Without syncs, frames reach the index file before their data is durable.
+TEST(EngineMixedCrashTest, TheIndexPromisesNothingThatThePowerLossTook) {
+  constexpr int kSets = 1500;
+  const auto key_of = [](int number) { return std::to_string(number) + std::string(200, 'k'); };
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    EngineLife life(seed);
+    life.open();
+    for (int i = 0; i < kSets; ++i) life.must_set(key_of(i), std::to_string(i));
+    const std::string index_path = life.files_ending(".index").at(0);
+    EXPECT_GT(life.disk().stat(index_path)->size, 2 * kIndexFlushBytes) << "no frame was written";
+    life.crash(CrashKind::kPowerLoss);
+    life.open();
+    ASSERT_TRUE(life.is_open());
+    const Content found = read_content(life);
+    for (int i = 0; i < kSets; ++i) {
+      EXPECT_EQ(found.contains(key_of(i)), i < static_cast<int>(found.size())) << "not a prefix";
+    }
     if (testing::Test::HasFailure()) return;
   }
 }

@@ -9,6 +9,7 @@
 
 #include "tests/sim/sim_disk.h"
 #include "tests/zdb/engine_fixture.h"
+#include "zdb/data_file.h"
 
 namespace qsfs::zdb {
 namespace {
@@ -339,17 +340,40 @@ TEST_F(EngineTest, LetsManyThreadsSetAndGet) {
   EXPECT_EQ(life_.ns().counters().entries, before.size());
 }
 
-TEST_F(EngineTest, SharesSyncsBetweenConcurrentSetters) {
-  life_.options.sync = SyncPolicy::kAlways;
-  life_.open();
-  std::vector<std::jthread> threads;
-  for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([&, t] {
-      for (int i = 0; i < 50; ++i) life_.must_set(std::to_string(t * 1000 + i), "v");
-    });
-  }
-  threads.clear();
-  EXPECT_EQ(life_.ns().counters().entries, 200u);
+TEST(ActiveFileTest, OneSyncCoversEveryWriteThatWasDoneBeforeIt) {
+  ActiveFile active(std::make_shared<DataFile>(1, "/d"), nullptr, nullptr, 0);
+  const auto first = active.reserve(64);
+  const auto second = active.reserve(64);
+  const auto third = active.reserve(64);
+  const auto second_ticket = active.written(second.offset);
+  const auto first_ticket = active.written(first.offset);
+  const auto run = active.begin_sync();
+  const auto late_ticket = active.written(third.offset);
+  active.end_sync(run, /*good=*/true);
+  EXPECT_TRUE(active.is_synced(first_ticket) && active.is_synced(second_ticket));
+  EXPECT_FALSE(active.is_synced(late_ticket));
+  EXPECT_EQ(active.synced_end(), third.offset);
+}
+
+TEST(ActiveFileTest, ClaimsNoCompletenessBeyondAWriteThatIsUnderWay) {
+  ActiveFile active(std::make_shared<DataFile>(1, "/d"), nullptr, nullptr, 0);
+  const auto first = active.reserve(64);
+  const auto second = active.reserve(64);
+  active.written(second.offset);
+  EXPECT_EQ(active.reserve(64).complete_below, first.offset);
+  active.written(first.offset);
+  EXPECT_EQ(active.reserve(64).complete_below, second.offset + 64);
+}
+
+TEST(ActiveFileTest, ClaimsNoCompletenessBeyondAFailedWriteThatIsNotMarked) {
+  ActiveFile active(std::make_shared<DataFile>(1, "/d"), nullptr, nullptr, 0);
+  const auto first = active.reserve(64);
+  const auto second = active.reserve(64);
+  active.failed(first.offset, /*marked=*/false);
+  active.written(second.offset);
+  EXPECT_EQ(active.reserve(64).complete_below, first.offset);
+  active.end_sync(active.begin_sync(), /*good=*/true);
+  EXPECT_EQ(active.reserve(64).complete_below, second.offset + 64);
 }
 
 }  // namespace
