@@ -75,7 +75,7 @@ Status start(const Options& options) {
   }
   made->set_level(to_spdlog(options.level));
   made->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %^%l%$ %v");
-  made->flush_on(spdlog::level::warn);
+  made->flush_on(spdlog::level::info);
   logger() = std::move(made);
   return {};
 }

@@ -91,9 +91,7 @@ Status replay_journal(zstor::ObjectStore& store, const zstor::SegmentManifest& m
 
 // Every segment up to `last` is archived, whatever the rows said when they were written; and its
 // manifest is at hand.
-Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, std::uint64_t last,
-                       MetaStore& into) {
-  const Lsn end = Lsn::at(SegmentId{static_cast<std::uint32_t>(last + 1)}, 0);
+Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, MetaStore& into) {
   MutationBatch batch;
   const auto [first_key, last_key] = tag_range('s');
   std::vector<std::pair<SegmentId, SegmentRow>> rows;
@@ -117,7 +115,7 @@ Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, std
     QSFS_TRY(zstor::SegmentManifest::parse(value->bytes));
     batch.put(segment_manifest_key(id), value->bytes);
   }
-  return into.apply(batch.encoded(), end);
+  return into.apply(batch.encoded(), into.applied_lsn());
 }
 
 }  // namespace
@@ -170,7 +168,7 @@ Result<RecoveryReport> recover_metadata(
     report.last_segment = segment;
   }
   if (!last_row.empty()) QSFS_TRY(into.apply(last_row.encoded(), into.applied_lsn()));
-  QSFS_TRY(settle_segments(store, head.volume, report.last_segment, into));
+  QSFS_TRY(settle_segments(store, head.volume, into));
   failpoint("recover.before_flush");
   QSFS_TRY(into.flush());
   return report;

@@ -14,7 +14,11 @@ constexpr Duration kHousekeepPeriod = std::chrono::seconds(1);
 // What is read back is fetched within this, reconstruction included (P8).
 constexpr Duration kReadTimeout = std::chrono::seconds(10);
 
-// Beside the metadata store while a recovery is under way.
+// Beside the metadata store from the beginning of a recovery until the log stands; says how far it
+// is.
+constexpr std::string_view kRecoveryUnderWay = "metadata\n";
+constexpr std::string_view kMetadataIsThere = "log\n";
+constexpr std::uint64_t kMarkerSizeMax = 64;
 std::string marker_path(const std::string& data_dir) { return data_dir + "/recovering"; }
 
 Result<bool> exists(Disk& disk, const std::string& path) {
@@ -73,9 +77,15 @@ Status VolumeService::prepare_directory() {
 Status VolumeService::recover_if_needed() {
   const std::string meta_dir = options_.data_dir + "/meta";
   const std::string log_dir = options_.data_dir + "/log";
-  const std::string marker = marker_path(options_.data_dir);
-  QSFS_ASSIGN(const bool was_interrupted, exists(parts_.disk, marker));
-  if (was_interrupted) {
+  QSFS_ASSIGN(const bool has_marker, exists(parts_.disk, marker_path(options_.data_dir)));
+  if (has_marker) {
+    QSFS_ASSIGN(const Buffer phase,
+                read_whole_file(parts_.disk, marker_path(options_.data_dir), kMarkerSizeMax));
+    if (as_text(phase) == kMetadataIsThere) {
+      is_log_fresh_ = true;
+      return {};
+    }
+    // Half a recovery is none.
     QSFS_TRY(remove_tree(parts_.disk, meta_dir));
     QSFS_TRY(remove_tree(parts_.disk, log_dir));
   }
@@ -100,14 +110,20 @@ Status VolumeService::recover_if_needed() {
             " is empty, and the meta backends cannot tell whether this volume exists");
   }
   if (!*head) {
-    if (options_.must_recover)
+    if (options_.must_recover) {
       return fail(Errc::kInvalidArgument, "the backends hold no volume of this configuration");
+    }
     return {};
   }
-  QSFS_TRY(write_file_atomically(parts_.disk, marker, as_bytes("recovery under way\n")));
+  return recover(**head);
+}
+
+Status VolumeService::recover(const zstor::Head& head) {
+  const std::string marker = marker_path(options_.data_dir);
+  QSFS_TRY(write_file_atomically(parts_.disk, marker, as_bytes(kRecoveryUnderWay)));
   {
     QSFS_ASSIGN(const std::unique_ptr<MetaStore> meta,
-                MetaStore::open({.directory = meta_dir,
+                MetaStore::open({.directory = options_.data_dir + "/meta",
                                  .cache_bytes = options_.meta_cache_bytes,
                                  .memtable_bytes = options_.memtable_bytes,
                                  .deterministic = !options_.background},
@@ -115,11 +131,14 @@ Status VolumeService::recover_if_needed() {
     const auto progress = [this](const RecoveryProgress& at) {
       if (options_.progress) options_.progress(at);
     };
-    QSFS_ASSIGN(recovery_, recover_metadata(parts_.store, **head, *meta, progress));
+    QSFS_ASSIGN(recovery_, recover_metadata(parts_.store, head, *meta, progress));
   }
-  failpoint("recover.before_marker_removed");
-  QSFS_TRY(parts_.disk.remove(marker));
-  return parts_.disk.sync_directory(options_.data_dir);
+  failpoint("recover.before_marker");
+  // Until the log has begun behind it, the store stands alone: the next start must not miss its
+  // journals.
+  QSFS_TRY(write_file_atomically(parts_.disk, marker, as_bytes(kMetadataIsThere)));
+  is_log_fresh_ = true;
+  return {};
 }
 
 Status VolumeService::open_meta() {
@@ -149,9 +168,9 @@ Status VolumeService::open_log() {
   log.limits.rotate_after = config.volume.rotate_after;
   log.limits.stripe_size = static_cast<std::uint32_t>(config.archive.stripe_size_bytes);
   log.background = options_.background;
-  // A recovered store stands at the beginning of a segment that does not exist yet.
   const Lsn applied = meta_->applied_lsn();
-  log.first_segment = applied.value == 0 ? SegmentId{1} : applied.segment();
+  // A recovered store ends with the last archived segment; its own log begins behind it.
+  if (is_log_fresh_) log.first_segment = next(applied.segment());
   log.on_seal = [this](const SealedSegment& sealed, MutationBatch& mutations) {
     on_seal(sealed, mutations);
   };
@@ -164,7 +183,10 @@ Status VolumeService::open_log() {
   log_ = std::move(opened.log);
   replay_ = std::move(opened.report);
   log_ready_ = log_.get();
-  return {};
+  if (!is_log_fresh_) return {};
+  failpoint("recover.before_marker_removed");
+  QSFS_TRY(parts_.disk.remove(marker_path(options_.data_dir)));
+  return parts_.disk.sync_directory(options_.data_dir);
 }
 
 void VolumeService::on_seal(const SealedSegment& sealed, MutationBatch& mutations) {

@@ -110,6 +110,7 @@ class VolumeService {
 
   Status prepare_directory();
   Status recover_if_needed();
+  Status recover(const zstor::Head& head);
   Status open_meta();
   Status open_log();
   Status open_cache();
@@ -123,6 +124,7 @@ class VolumeService {
   std::unique_ptr<FileLock> lock_;
   std::unique_ptr<Ownership> ownership_;
   std::optional<RecoveryReport> recovery_;
+  bool is_log_fresh_ = false;  // A recovered store whose log has not begun yet.
   ReplayReport replay_;
 
   // In the order in which they are made; destroyed in the opposite one.
