@@ -3,6 +3,7 @@
 #pragma once
 
 #include <iosfwd>
+#include <string>
 #include <string_view>
 
 #include "base/disk.h"
@@ -31,6 +32,7 @@ struct Session {
   Random& random;
   bool json = false;  // --json: results as one JSON document on `out`.
   ExitCode exit = ExitCode::kDone;
+  std::string mountinfo_path = "/proc/self/mountinfo";  // Where mounted volumes are looked up.
 
   // Writes "qsfs: …", one line for each line of `message`, and sets the exit code.
   void report(ExitCode code, std::string_view message);
@@ -40,6 +42,9 @@ struct Session {
 
 // Each adds its subcommands to `app`; their callbacks use `session`.
 void register_init(CLI::App& app, Session& session);
+void register_mount(CLI::App& app, Session& session);   // mount.
+void register_umount(CLI::App& app, Session& session);  // umount.
+void register_volume(CLI::App& app, Session& session);  // status, sync, evict, reload, stats, info.
 
 // The whole program: parses the command line, runs one command, returns the exit code. Catches what
 // libraries throw.

@@ -16,6 +16,9 @@ int run_checked(int argc, const char* const* argv, Session& session) {
   app.failure_message(CLI::FailureMessage::help);
 
   register_init(app, session);
+  register_mount(app, session);
+  register_umount(app, session);
+  register_volume(app, session);
 
   try {
     app.parse(argc, argv);
