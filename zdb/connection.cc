@@ -37,7 +37,8 @@ Connection::Connection(UniqueFd fd, Service& service, ByteBudget& budget,
       last_progress_(now) {}
 
 void Connection::serve(std::uint32_t events, MutableBytes scratch, MonotonicTime now) {
-  if ((events & (EPOLLIN | EPOLLOUT)) != 0) last_progress_ = now;
+  // Lingering ends in time, whatever the client still sends.
+  if (!is_lingering_ && (events & (EPOLLIN | EPOLLOUT)) != 0) last_progress_ = now;
   requests_left_in_turn_ = kRequestsPerTurn;
   // A hang-up or an error is found by the call that meets it; until then there may be data to read.
   const bool is_readable = (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0;

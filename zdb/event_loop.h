@@ -26,6 +26,8 @@ class EventLoop {
                                                   const ConnectionLimits& limits);
   // Ends after the request that is running; waits a moment for replies to be sent.
   ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
 
   // Hands a connected, non-blocking socket over.
   void add(UniqueFd client);

@@ -23,6 +23,8 @@ class Listener {
 
   Listener(Listener&&) noexcept = default;
   Listener& operator=(Listener&&) = delete;
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
   ~Listener();
 
   [[nodiscard]] int fd() const { return fd_.get(); }

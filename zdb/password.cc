@@ -30,7 +30,7 @@ std::string hash_password(std::string_view challenge, std::string_view password)
   const int done =
       EVP_Digest(text.data(), text.size(), digest.data(), &digest_len, EVP_sha1(), nullptr);
   OPENSSL_cleanse(text.data(), text.size());
-  QSFS_CHECK(done == 1 && digest_len * 2 == kPasswordHashLen);
+  QSFS_CHECK(done == 1 && std::size_t{digest_len} * 2 == kPasswordHashLen);
   return to_hex(std::as_bytes(std::span(digest).first(digest_len)));
 }
 

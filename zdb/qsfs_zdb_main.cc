@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,7 +12,6 @@
 #include <fstream>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "base/clock.h"
 #include "base/failpoint.h"
@@ -127,7 +127,7 @@ Result<ServerOptions> make_server_options(const CommandLine& line) {
   }
   if (options.listen.empty() && options.socket_path.empty()) options.listen = kDefaultListen;
   if (options.threads == 0) {
-    const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+    const unsigned cores = static_cast<unsigned>(std::max(1, ::get_nprocs()));
     options.threads =
         line.sync == "always" ? kDefaultThreadsWhenSyncing : std::min(cores, kDefaultThreadsMax);
   }

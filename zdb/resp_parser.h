@@ -24,9 +24,8 @@ inline constexpr std::size_t kRequestBytesMax = 16 * kMiB;
 // What each request may hold without asking the shared budget.
 inline constexpr std::size_t kUnbudgetedRequestBytes = 64 * kKiB;
 
-// How the answer to a byte sequence does not depend on how it is cut is a property that the tests
-// and the fuzz target check. After kError the stream cannot be resynchronised: answer error_text()
-// and close. Not thread-safe.
+// What comes out does not depend on how the bytes are cut, unless the budget refuses. After kError
+// the stream cannot be resynchronised: answer error_text() and close. Not thread-safe.
 class RequestParser {
  public:
   enum class State { kNeedMore, kRequest, kError };

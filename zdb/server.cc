@@ -59,6 +59,8 @@ class EpollServer final : public Server {
     [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
     acceptor_.join();
   }
+  EpollServer(const EpollServer&) = delete;
+  EpollServer& operator=(const EpollServer&) = delete;
 
   Status open() {
     if (!options_.listen.empty()) {
@@ -84,6 +86,7 @@ class EpollServer final : public Server {
 
   std::vector<std::string> addresses() const override {
     std::vector<std::string> names;
+    names.reserve(listeners_.size());
     for (const Listener& listener : listeners_) names.push_back(listener.name());
     return names;
   }
