@@ -1,6 +1,8 @@
 #include "fs/archive/recovery.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "base/failpoint.h"
 #include "fs/archive/checkpoint.h"
@@ -38,13 +40,21 @@ class Chain {
     QSFS_ASSIGN(previous_, manifest->hash());
     return std::move(*manifest);
   }
-  void start_after(const crypto::Hash256& hash) { previous_ = hash; }
 
  private:
   zstor::MetaStore& meta_;
   const zstor::Uuid volume_;
   std::optional<crypto::Hash256> previous_;
 };
+
+using SegmentRows = std::map<SegmentId, SegmentRow>;
+
+SegmentRow row_of(const zstor::SegmentManifest& manifest) {
+  return {.state = SegmentState::kArchived,
+          .data_bytes = manifest.data ? manifest.data->size : 0,
+          .journal_bytes = manifest.journal.size,
+          .has_user_records = true};
+}
 
 struct CheckpointStart {
   Lsn lsn;                         // The store is there.
@@ -53,7 +63,7 @@ struct CheckpointStart {
 
 Result<CheckpointStart> start_from_checkpoint(
     zstor::ObjectStore& store, const zstor::Head& head, Chain& chain, MetaStore& into,
-    const std::function<void(const RecoveryProgress&)>& progress) {
+    SegmentRows& rows, const std::function<void(const RecoveryProgress&)>& progress) {
   if (!head.checkpoint)
     return CheckpointStart{.next_segment = std::max<std::uint64_t>(head.first_segment, 1)};
   QSFS_ASSIGN(const auto value, store.meta().get(head.checkpoint->name));
@@ -70,7 +80,18 @@ Result<CheckpointStart> start_from_checkpoint(
                 progress({.phase = "checkpoint", .done = done, .total = manifest.object.size});
               }));
   failpoint("recover.after_checkpoint");
-  chain.start_after(manifest.segment_hash);
+  // The chain goes on from the manifest of the checkpoint's own segment, whose row the checkpoint
+  // lacks.
+  QSFS_ASSIGN(const std::optional<zstor::SegmentManifest> last, chain.next(manifest.segment));
+  if (!last)
+    return fail(Errc::kCorruption, segment_text(manifest.segment) + ": its manifest is nowhere");
+  QSFS_ASSIGN(const crypto::Hash256 hash, last->hash());
+  if (hash != manifest.segment_hash) {
+    return fail(Errc::kCorruption,
+                segment_text(manifest.segment) +
+                    ": its manifest is not the one that the checkpoint was made after");
+  }
+  rows[SegmentId{static_cast<std::uint32_t>(manifest.segment)}] = row_of(*last);
   return CheckpointStart{.lsn = lsn, .next_segment = manifest.segment + 1};
 }
 
@@ -89,18 +110,20 @@ Status replay_journal(zstor::ObjectStore& store, const zstor::SegmentManifest& m
   return {};
 }
 
-// Every segment up to `last` is archived, whatever the rows said when they were written; and its
-// manifest is at hand.
-Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, MetaStore& into) {
+// Every segment is archived, whatever the rows said when they were written; and its manifest is at
+// hand. `rows` are those of the segments that were replayed: the record that says so of a segment
+// is in the next one, and missing where there is none, or where that one was the first after a
+// recovery.
+Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, SegmentRows rows,
+                       MetaStore& into) {
   MutationBatch batch;
   const auto [first_key, last_key] = tag_range('s');
-  std::vector<std::pair<SegmentId, SegmentRow>> rows;
   const auto it = into.iterate(first_key, last_key);
   for (; it->valid(); it->next()) {
     const SegmentId id{load_be<std::uint32_t>(it->key().data() + 1)};
     QSFS_ASSIGN(SegmentRow row, SegmentRow::parse(it->value()));
     row.state = SegmentState::kArchived;
-    rows.emplace_back(id, row);
+    rows.insert_or_assign(id, row);
   }
   QSFS_TRY(it->status());
   for (const auto& [id, row] : rows) {
@@ -130,11 +153,11 @@ Result<RecoveryReport> recover_metadata(
     const std::function<void(const RecoveryProgress&)>& progress) {
   RecoveryReport report{.head = head};
   Chain chain(store.meta(), head.volume);
+  SegmentRows rows;
   QSFS_ASSIGN(const CheckpointStart start,
-              start_from_checkpoint(store, head, chain, into, progress));
+              start_from_checkpoint(store, head, chain, into, rows, progress));
   report.last_segment = start.next_segment - 1;
   const std::uint64_t tip = head.tip ? head.tip->segment : 0;
-  MutationBatch last_row;
   for (std::uint64_t segment = start.next_segment;; ++segment) {
     progress({.phase = "journals",
               .done = segment - start.next_segment,
@@ -156,19 +179,10 @@ Result<RecoveryReport> recover_metadata(
     }
     QSFS_TRY(replay_journal(store, *manifest, start.lsn, into, report));
     failpoint("recover.after_journal");
-    // The row of a segment is written by the record that seals it, in the next one; the last has no
-    // next yet.
-    last_row.clear();
-    const SegmentId id{static_cast<std::uint32_t>(segment)};
-    const SegmentRow row{.state = SegmentState::kArchived,
-                         .data_bytes = manifest->data ? manifest->data->size : 0,
-                         .journal_bytes = manifest->journal.size,
-                         .has_user_records = true};
-    last_row.put(segment_key(id), row.encode());
+    rows[SegmentId{static_cast<std::uint32_t>(segment)}] = row_of(*manifest);
     report.last_segment = segment;
   }
-  if (!last_row.empty()) QSFS_TRY(into.apply(last_row.encoded(), into.applied_lsn()));
-  QSFS_TRY(settle_segments(store, head.volume, into));
+  QSFS_TRY(settle_segments(store, head.volume, std::move(rows), into));
   failpoint("recover.before_flush");
   QSFS_TRY(into.flush());
   return report;

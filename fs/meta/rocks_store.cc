@@ -14,6 +14,7 @@
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/listener.h>
 #include <rocksdb/merge_operator.h>
+#include <rocksdb/system_clock.h>
 #include <rocksdb/table.h>
 
 #include <atomic>
@@ -70,6 +71,31 @@ class AddOperator final : public rocksdb::AssociativeMergeOperator {
     return true;
   }
 };
+
+// After a failed background write RocksDB sleeps for a second; a simulation has no second.
+class SleeplessClock final : public rocksdb::SystemClockWrapper {
+ public:
+  using SystemClockWrapper::SystemClockWrapper;
+  const char* Name() const override { return "QsfsSleeplessClock"; }
+  void SleepForMicroseconds(int /*micros*/) override {}
+};
+
+class DeterministicEnv final : public rocksdb::EnvWrapper {
+ public:
+  explicit DeterministicEnv(std::unique_ptr<rocksdb::Env> to) : EnvWrapper(std::move(to)) {
+    file_system_ = target()->GetFileSystem();
+    system_clock_ = std::make_shared<SleeplessClock>(target()->GetSystemClock());
+  }
+  const char* Name() const override { return "QsfsDeterministicEnv"; }
+  void SleepForMicroseconds(int /*micros*/) override {}
+};
+
+std::unique_ptr<rocksdb::Env> make_env(const std::shared_ptr<RocksFileSystem>& file_system,
+                                       bool deterministic) {
+  std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(file_system);
+  if (deterministic) env = std::make_unique<DeterministicEnv>(std::move(env));
+  return env;
+}
 
 class RocksIterator final : public MetaIterator {
  public:
@@ -309,7 +335,7 @@ class RocksStore final : public MetaStore {
  private:
   RocksStore(const MetaStoreOptions& options, Disk& disk)
       : file_system_(make_rocks_file_system(disk)),
-        env_(rocksdb::NewCompositeEnv(file_system_)),
+        env_(make_env(file_system_, options.deterministic)),
         cache_(rocksdb::NewLRUCache(options.cache_bytes)),
         listener_(std::make_shared<FlushListener>(options.before_flush, file_system_, applied_,
                                                   flushed_)) {}

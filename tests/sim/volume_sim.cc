@@ -1,0 +1,791 @@
+#include "tests/sim/volume_sim.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "fs/log/failpoints.h"
+#include "fs/volume/failpoints.h"
+#include "zdb/backend.h"
+
+namespace qsfs::sim {
+
+enum class OperationKind {
+  kCreate,
+  kWrite,
+  kTruncate,
+  kMkdir,
+  kSymlink,
+  kLink,
+  kUnlink,
+  kRmdir,
+  kRename,
+  kSetXattr,
+  kChmod,
+  kPunch,
+};
+
+struct SimOperation {
+  OperationKind kind = OperationKind::kCreate;
+  std::string path;
+  std::string other;  // New name, target, or attribute.
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+  Buffer data;
+  std::uint32_t mode = 0;
+};
+
+namespace {
+
+constexpr std::uint64_t kFileSizeMax = 300'000;
+constexpr std::size_t kTraceTail = 40;
+constexpr std::string_view kDataDir = "/volume";
+
+// The points between durable effects outside the log and the volume, which list theirs.
+constexpr std::array<std::string_view, 17> kArchiveFailpoints = {
+    "archive.after_put",        "archive.after_verify",
+    "archive.before_manifest",  "archive.after_manifest",
+    "archive.after_watermark",  "archive.after_head",
+    "checkpoint.after_put",     "checkpoint.before_head",
+    "checkpoint.after_head",    "cache.evict.before_remove",
+    "cache.evict.after_remove", "recover.after_checkpoint",
+    "recover.after_journal",    "recover.before_flush",
+    "recover.before_marker",    "recover.before_marker_removed",
+    "log.seal.before_switch"};
+
+std::map<std::string, std::uint64_t, std::less<>>& reached() {
+  static std::map<std::string, std::uint64_t, std::less<>> counts;
+  return counts;
+}
+
+// A backend of one life: after its crash, nothing that the dead still try has an effect.
+class MortalBackend final : public zdb::Backend {
+ public:
+  MortalBackend(std::unique_ptr<zdb::Backend> to, std::shared_ptr<bool> alive)
+      : to_(std::move(to)), alive_(std::move(alive)) {}
+
+  Result<Buffer> set(Bytes key, Bytes value, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->set(key, value, timeout);
+  }
+  Result<std::optional<Buffer>> get(Bytes key, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->get(key, timeout);
+  }
+  Result<bool> remove(Bytes key, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->remove(key, timeout);
+  }
+  Result<bool> exists(Bytes key, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->exists(key, timeout);
+  }
+  Result<std::optional<std::uint64_t>> length(Bytes key, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->length(key, timeout);
+  }
+  Result<zdb::CheckVerdict> check(Bytes key, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->check(key, timeout);
+  }
+  Result<zdb::ScanPage> scan(Bytes cursor, Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->scan(cursor, timeout);
+  }
+  Result<zdb::NamespaceInfo> info(Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->info(timeout);
+  }
+  Result<zdb::ServerInfo> server_info(Duration timeout) override {
+    if (!*alive_) return dead();
+    return to_->server_info(timeout);
+  }
+  zdb::BackendStats stats() const override { return to_->stats(); }
+
+ private:
+  static std::unexpected<Error> dead() { return fail(Errc::kUnavailable, "this life is over"); }
+
+  std::unique_ptr<zdb::Backend> to_;
+  std::shared_ptr<bool> alive_;
+};
+
+std::pair<std::string, std::string> split(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return {path.substr(0, slash == std::string::npos ? 0 : slash),
+          slash == std::string::npos ? path : path.substr(slash + 1)};
+}
+
+fs::Timespec to_timespec(WallTime at) {
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(at);
+  return {.seconds = seconds.count(),
+          .nanoseconds = static_cast<std::uint32_t>((at - seconds).count())};
+}
+
+}  // namespace
+
+const std::map<std::string, std::uint64_t, std::less<>>& VolumeSim::failpoints_reached() {
+  return reached();
+}
+
+VolumeSim::VolumeSim(std::uint64_t seed)
+    : seed_(seed),
+      random_(seed),
+      world_random_(seed ^ 0x5eed),
+      disk_(std::make_unique<SimDisk>(seed)) {}
+
+VolumeSim::~VolumeSim() { set_failpoint_hook(nullptr); }
+
+void VolumeSim::note(std::string text) {
+  trace_ += text + "\n";
+  log_.push_back(std::move(text));
+  if (log_.size() > kTraceTail) log_.erase(log_.begin());
+}
+
+void VolumeSim::broken(std::string what) { throw Broken{std::move(what)}; }
+
+std::string VolumeSim::run() {
+  set_failpoint_hook([this](std::string_view name) {
+    ++reached()[std::string(name)];
+    if (disk_->crashed() || name != crash_point_ || --crash_countdown_ != 0) return;
+    note("crash at failpoint " + std::string(name));
+    *net_alive_ = false;
+    disk_->crash(dice(2) == 0 ? CrashKind::kKill : CrashKind::kPowerLoss);
+  });
+  try {
+    make_world();
+    open_life(/*from_backends=*/false);
+    const std::uint64_t lives = 2 + dice(4);
+    for (std::uint64_t life = 0; life < lives; ++life) play_life();
+    end_life(End::kStop);
+    return "";
+  } catch (const Broken& broken) {
+    std::string text =
+        "seed " + std::to_string(seed_) + ": " + broken.what + "\n  the last operations:\n";
+    for (const std::string& line : log_) text += "    " + line + "\n";
+    net_alive_ = std::make_shared<bool>(false);
+    disk_->crash(CrashKind::kKill);
+    close_service();
+    return text;
+  }
+}
+
+std::string VolumeSim::make_config() {
+  const std::string key(64, 'a' + static_cast<char>(dice(6)));
+  std::string text = "minimal_shards = " + std::to_string(k_) +
+                     "\nexpected_shards = " + std::to_string(n_) +
+                     "\nredundant_groups = " + std::to_string(n_ - k_) + "\nredundant_nodes = 0\n";
+  if (dice(2) == 0) text += "max_zdb_data_dir_size = 1\n";
+  text += "[encryption]\nalgorithm = \"AES\"\nkey = \"" + key + "\"\n";
+  text += std::string("[compression]\nalgorithm = \"") + (dice(3) == 0 ? "none" : "zstd") + "\"\n";
+  text += "[meta]\ntype = \"zdb\"\n[meta.config]\nprefix = \"sim\"\n";
+  text += "[meta.config.encryption]\nalgorithm = \"AES\"\nkey = \"" + std::string(64, 'b') + "\"\n";
+  for (std::size_t i = 0; i < meta_.size(); ++i) {
+    text += "[[meta.config.backends]]\naddress = \"meta" + std::to_string(i) +
+            ":9900\"\nnamespace = \"m\"\n";
+  }
+  for (std::size_t i = 0; i < data_.size(); ++i) {
+    text += "[[groups]]\n[[groups.backends]]\naddress = \"data" + std::to_string(i) +
+            ":9900\"\nnamespace = \"d\"\n";
+  }
+  text += "[cache]\non_full = \"enospc\"\nreadahead = \"64 KiB\"\n";
+  text += "[archive]\nstripe_size = \"4 KiB\"\nsegment_size = \"64 KiB\"\n";
+  return text;
+}
+
+void VolumeSim::make_world() {
+  k_ = static_cast<unsigned>(1 + dice(4));
+  n_ = k_ + static_cast<unsigned>(1 + dice(3));
+  const std::size_t spare = dice(3);
+  for (std::size_t i = 0; i < n_ + spare; ++i) {
+    data_.push_back(std::make_unique<SimZdb>(
+        SimZdbOptions{.address = "data" + std::to_string(i) + ":9900", .seed = seed_ + i}, clock_));
+    data_.back()->create_namespace(
+        "d", {.mode = dice(4) == 0 ? zdb::NamespaceMode::kSequential : zdb::NamespaceMode::kUser});
+  }
+  const std::size_t metas = dice(2) == 0 ? 1 : 3;
+  for (std::size_t i = 0; i < metas; ++i) {
+    meta_.push_back(std::make_unique<SimZdb>(
+        SimZdbOptions{.address = "meta" + std::to_string(i) + ":9900", .seed = seed_ + 50 + i},
+        clock_));
+    meta_.back()->create_namespace("m");
+  }
+  auto parsed = zstor::parse_config(make_config(), zstor::ConfigLimits::for_simulation());
+  if (!parsed.config)
+    broken("configuration: " + (parsed.errors.empty() ? "?" : parsed.errors.front()));
+  config_ = std::make_shared<const zstor::Config>(std::move(*parsed.config));
+  note("k " + std::to_string(k_) + " n " + std::to_string(n_) + " data " +
+       std::to_string(data_.size()) + " meta " + std::to_string(meta_.size()));
+}
+
+Status VolumeSim::try_open(bool from_backends) {
+  net_alive_ = std::make_shared<bool>(true);
+  const zstor::StoreDependencies dependencies{
+      .clock = clock_,
+      .random = world_random_,
+      .cpu = inline_,
+      .io = inline_,
+      .make_backend =
+          [this](const zdb::BackendOptions& options) -> Result<std::unique_ptr<zdb::Backend>> {
+        const std::string& host = options.address.host;
+        const auto& servers = host.starts_with("data") ? data_ : meta_;
+        const std::size_t index = static_cast<std::size_t>(std::stoul(host.substr(4)));
+        return std::make_unique<MortalBackend>(
+            servers[index]->make_backend(options.name_space, options.password), net_alive_);
+      }};
+  auto store = zstor::ObjectStore::open(config_, dependencies);
+  if (!store) return std::unexpected(store.error());
+  store_ = std::move(*store);
+  store_->probe();
+  fs::ServiceOptions options;
+  options.data_dir = kDataDir;
+  options.must_recover = from_backends;
+  options.background = false;
+  options.meta_cache_bytes = kMiB;
+  options.memtable_bytes = kMiB;
+  options.journal_bytes = 64 * kKiB;
+  options.checkpoint_log_bytes = 160 * kKiB;
+  options.full_wait = Duration(0);
+  auto service = fs::VolumeService::open(options, {.disk = *disk_,
+                                                   .clock = clock_,
+                                                   .random = world_random_,
+                                                   .store = *store_,
+                                                   .fetchers = inline_});
+  if (!service) return std::unexpected(service.error());
+  service_ = std::move(*service);
+  return {};
+}
+
+void VolumeSim::close_service() {
+  service_.reset();
+  store_.reset();
+}
+
+void VolumeSim::arm_crash() {
+  crash_point_.clear();
+  switch (dice(4)) {
+    case 0: {
+      std::vector<std::string_view> all(kArchiveFailpoints.begin(), kArchiveFailpoints.end());
+      all.insert(all.end(), fs::kFailpoints.begin(), fs::kFailpoints.end());
+      all.insert(all.end(), fs::kVolumeFailpoints.begin(), fs::kVolumeFailpoints.end());
+      crash_point_ = all[dice(all.size())];
+      crash_countdown_ = 1 + dice(4);
+      break;
+    }
+    case 1:
+      // Everything that uses the net must die with the disk; a disk call is noticed after each
+      // operation.
+      disk_->crash_at_call(1 + dice(400), dice(2) == 0 ? CrashKind::kKill : CrashKind::kPowerLoss);
+      break;
+    default:
+      break;
+  }
+}
+
+void VolumeSim::open_life(bool from_backends) {
+  for (int attempt = 0;; ++attempt) {
+    if (attempt < 3) arm_crash();
+    const Status opened = try_open(from_backends);
+    if (opened && !has_crashed()) break;
+    if (!has_crashed()) broken("does not open: " + opened.error().message());
+    // Died while opening: nothing may be lost by that.
+    note("crashed while opening");
+    *net_alive_ = false;
+    close_service();
+    disk_ = disk_->reopen();
+    clock_.advance(std::chrono::seconds(1));
+    crash_point_.clear();
+  }
+  crash_point_.clear();
+  check_tree();
+}
+
+void VolumeSim::check_tree() {
+  if (history_.empty()) {
+    // The root was made at the clock's present.
+    ModelFs empty(to_timespec(clock_.wall()));
+    history_.push_back(empty);
+  }
+  if (const std::string reason = service_->read_only_reason(); !reason.empty())
+    broken("read-only: " + reason);
+  auto actual = image_of(service_->volume());
+  if (has_crashed()) return;
+  if (!actual) {
+    const auto [first, last] = fs::tag_range('s');
+    for (const auto it = service_->meta().iterate(first, last); it->valid(); it->next()) {
+      const auto row = fs::SegmentRow::parse(it->value());
+      note("segment " + std::to_string(load_be<std::uint32_t>(it->key().data() + 1)) + " state " +
+           (row ? std::to_string(static_cast<int>(row->state)) : "?"));
+    }
+    note("watermark " + std::to_string(fs::number(service_->archiver().status().watermark)));
+    broken("the tree cannot be read: " + actual.error().message());
+  }
+  std::string nearest;
+  if (in_doubt_) {
+    nearest = first_difference(in_doubt_->image(), *actual, CompareTimes::kNo);
+    if (nearest.empty()) {
+      history_.push_back(*in_doubt_);
+      in_doubt_.reset();
+      note("the operation in doubt was done");
+      return;
+    }
+  }
+  const std::size_t oldest = kept_disk_ ? synced_ : remote_synced_;
+  for (std::size_t i = history_.size(); i-- > oldest;) {
+    const std::string difference =
+        first_difference(history_[i].image(), *actual, CompareTimes::kNo);
+    if (difference.empty()) {
+      note("came back at state " + std::to_string(i) + " of " +
+           std::to_string(history_.size() - 1));
+      history_.resize(i + 1, history_.front());
+      in_doubt_.reset();
+      return;
+    }
+    if (i + 1 == history_.size()) nearest = difference;
+  }
+  broken("the tree is none of the " + std::to_string(history_.size() - oldest) +
+         " that it may be: " + nearest);
+}
+
+void VolumeSim::play_life() {
+  arm_crash();
+  const std::uint64_t steps = 10 + dice(60);
+  for (std::uint64_t i = 0; i < steps && !has_crashed(); ++i) step();
+  mend_backends();
+  if (has_crashed()) {
+    *net_alive_ = false;
+    end_life(End::kKill);
+    return;
+  }
+  const std::uint64_t how = dice(10);
+  end_life(how < 2   ? End::kStop
+           : how < 4 ? End::kKill
+           : how < 7 ? End::kPowerLoss
+                     : End::kLoseDisk);
+}
+
+void VolumeSim::end_life(End end) {
+  bool lose = end == End::kLoseDisk;
+  if (!has_crashed()) {
+    note(end == End::kStop        ? "stop"
+         : end == End::kKill      ? "kill"
+         : end == End::kPowerLoss ? "power loss"
+                                  : "lose the disk");
+    if (end == End::kStop) {
+      const Status stopped = service_->stop();
+      if (!has_crashed() && !stopped) broken("stop: " + stopped.error().message());
+      if (stopped) synced_ = history_.size() - 1;
+    }
+    *net_alive_ = false;
+    if (!has_crashed())
+      disk_->crash(end == End::kPowerLoss ? CrashKind::kPowerLoss : CrashKind::kKill);
+  }
+  close_service();
+  crash_point_.clear();
+  clock_.advance(std::chrono::seconds(dice(100)));
+  if (lose) {
+    disk_ = std::make_unique<SimDisk>(seed_ + dice(1'000'000));
+    // Without a head there is nothing to come back: the first life must have archived something.
+    kept_disk_ = false;
+    auto head_known = remote_synced_ > 0;
+    if (!head_known) {
+      // Never archived: a new volume begins.
+      for (const auto& server : data_)
+        server->create_namespace("d", {.mode = zdb::NamespaceMode::kUser});
+      for (const auto& server : meta_) server->create_namespace("m");
+      history_.clear();
+      synced_ = remote_synced_ = 0;
+      in_doubt_.reset();
+    }
+    break_backends();
+    open_life(head_known);
+    mend_backends();
+    if (head_known) {
+      // What came back is what there is, here and there.
+      history_.erase(history_.begin(), history_.end() - 1);
+      remote_synced_ = 0;
+    }
+    synced_ = 0;
+    kept_disk_ = true;
+    may_be_degraded_ = may_be_degraded_ && head_known;
+    return;
+  }
+  disk_ = disk_->reopen();
+  open_life(/*from_backends=*/false);
+  synced_ = std::min(synced_, history_.size() - 1);
+  remote_synced_ = std::min(remote_synced_, history_.size() - 1);
+}
+
+void VolumeSim::break_backends() {
+  // Up to n - k data backends, fewer when objects may have been stored with shards missing.
+  std::size_t budget = may_be_degraded_ ? 0 : n_ - k_;
+  budget -= std::min(budget, wiped_);
+  for (std::size_t i = 0; i < budget; ++i) {
+    SimZdb& server = *data_[dice(data_.size())];
+    switch (dice(5)) {
+      case 0:
+        server.faults().down = true;
+        break;
+      case 1:
+        server.faults().full = true;
+        break;
+      case 2:
+        server.faults().corrupt_read_probability = 1;
+        break;
+      case 3:
+        server.faults().frozen = true;
+        break;
+      default:
+        server.faults().wrong_password = true;
+        break;
+    }
+    note(server.address() + " is broken");
+  }
+  if (meta_.size() == 3 && dice(2) == 0) {
+    meta_[dice(3)]->faults().down = true;
+    note("a meta backend is down");
+  }
+}
+
+void VolumeSim::mend_backends() {
+  for (const auto& server : data_) server->clear_faults();
+  for (const auto& server : meta_) server->clear_faults();
+  // Back-off and cool-down pass.
+  clock_.advance(std::chrono::minutes(5));
+  if (store_ != nullptr && !has_crashed()) store_->probe();
+}
+
+void VolumeSim::step() {
+  clock_.advance(std::chrono::milliseconds(dice(3000)));
+  switch (dice(20)) {
+    case 0:
+      sync_local();
+      break;
+    case 1:
+      sync_remote();
+      break;
+    case 2: {
+      const auto evicted = service_->evict_all();
+      if (has_crashed()) return;
+      if (!evicted) broken("evict: " + evicted.error().message());
+      note("evicted " + std::to_string(*evicted));
+      break;
+    }
+    case 3: {
+      const Status flushed = service_->meta().flush();
+      if (!has_crashed() && !flushed) broken("flush: " + flushed.error().message());
+      break;
+    }
+    case 4: {
+      const Status kept = service_->housekeep();
+      if (!has_crashed() && !kept) broken("housekeep: " + kept.error().message());
+      break;
+    }
+    case 5:
+      break_backends();
+      read_something();
+      mend_backends();
+      break;
+    case 6: {
+      // One segment at a time, as the threads would.
+      const auto stepped = service_->archiver().step();
+      if (!has_crashed() && !stepped) broken("archive: " + stepped.error().message());
+      break;
+    }
+    case 7:
+    case 8:
+      read_something();
+      break;
+    default:
+      change();
+      break;
+  }
+}
+
+std::vector<std::string> VolumeSim::paths(std::uint32_t type) const {
+  std::vector<std::string> found;
+  for (const auto& [path, node] : history_.back().image()) {
+    if ((node.mode & S_IFMT) == type) found.push_back(path.substr(std::min<std::size_t>(1, path.size())));
+  }
+  return found;
+}
+
+std::string VolumeSim::new_path() {
+  const std::vector<std::string> folders = paths(S_IFDIR);
+  const std::string& folder = folders[dice(folders.size())];
+  return (folder.empty() ? "" : folder + "/") + "n" + std::to_string(dice(12));
+}
+
+SimOperation VolumeSim::make_operation() {
+  SimOperation operation;
+  const std::vector<std::string> files = paths(S_IFREG);
+  operation.kind = static_cast<OperationKind>(dice(12));
+  if (files.empty()) operation.kind = OperationKind::kCreate;
+  // Writes are what fills segments.
+  if (!files.empty() && dice(2) == 0) operation.kind = OperationKind::kWrite;
+  const auto any_path = [&] {
+    const auto image = history_.back().image();
+    auto at = image.begin();
+    std::advance(at, static_cast<std::ptrdiff_t>(dice(image.size())));
+    return at->first.substr(std::min<std::size_t>(1, at->first.size()));
+  };
+  switch (operation.kind) {
+    case OperationKind::kCreate:
+    case OperationKind::kMkdir:
+      operation.path = new_path();
+      break;
+    case OperationKind::kSymlink:
+      operation.path = new_path();
+      operation.other = std::string(1 + dice(200), 't');
+      break;
+    case OperationKind::kUnlink:
+    case OperationKind::kRmdir:
+      operation.path = any_path();
+      break;
+    case OperationKind::kRename:
+      operation.path = any_path();
+      operation.other = new_path();
+      break;
+    case OperationKind::kLink:
+      operation.path = files[dice(files.size())];
+      operation.other = new_path();
+      break;
+    default:
+      operation.path = files[dice(files.size())];
+      break;
+  }
+  operation.mode = static_cast<std::uint32_t>(dice(0777 + 1));
+  operation.offset = dice(4) == 0 ? dice(kFileSizeMax) : dice(20'000);
+  operation.length = dice(3) == 0 ? dice(40'000) : dice(5000);
+  if (operation.kind == OperationKind::kWrite || operation.kind == OperationKind::kSetXattr) {
+    operation.data.resize(operation.kind == OperationKind::kWrite ? 1 + operation.length
+                                                                  : dice(300));
+    // Half of it compresses.
+    if (dice(2) == 0)
+      random_.fill(operation.data);
+    else
+      std::ranges::fill(operation.data, static_cast<std::byte>(dice(256)));
+    operation.other = "user.a" + std::to_string(dice(3));
+  }
+  return operation;
+}
+
+Result<fs::InodeNumber> VolumeSim::real_inode(const std::string& path) {
+  fs::InodeNumber at = fs::kRootInode;
+  std::string_view rest = path;
+  while (!rest.empty()) {
+    const std::size_t slash = rest.find('/');
+    auto found = service_->volume().lookup(at, rest.substr(0, slash));
+    if (!found) return std::unexpected(found.error());
+    at = found->ino;
+    rest.remove_prefix(slash == std::string_view::npos ? rest.size() : slash + 1);
+  }
+  return at;
+}
+
+Result<ModelFs::Ino> VolumeSim::model_inode(ModelFs& model, const std::string& path) const {
+  ModelFs::Ino at = ModelFs::kRoot;
+  std::string_view rest = path;
+  while (!rest.empty()) {
+    const std::size_t slash = rest.find('/');
+    QSFS_ASSIGN(at, model.lookup(at, rest.substr(0, slash)));
+    rest.remove_prefix(slash == std::string_view::npos ? rest.size() : slash + 1);
+  }
+  return at;
+}
+
+namespace {
+
+const fs::Caller kCaller{.uid = 0, .gid = 0, .umask = 022, .request_id = 0};
+
+template <class T>
+Status status_of(const Result<T>& result) {
+  if (result) return {};
+  return std::unexpected(result.error());
+}
+
+// The same operation on either side: the two have one API but for the types of inodes and a few
+// arguments.
+template <class Find, class Side, class Gone>
+Status apply(const SimOperation& operation, Side& side, const Find& find, const Gone& gone,
+             const auto& link, const auto& unlink, const auto& rmdir, const auto& rename,
+             const auto& set_xattr) {
+  const auto [parent_path, name] = split(operation.path);
+  if (name.empty() && operation.kind != OperationKind::kChmod)
+    return fail(Errc::kInvalidArgument, "the root");
+  QSFS_ASSIGN(const auto parent, find(parent_path));
+  switch (operation.kind) {
+    case OperationKind::kCreate:
+      return status_of(side.make_node(parent, name, S_IFREG | operation.mode, 0, kCaller));
+    case OperationKind::kMkdir:
+      return status_of(side.make_directory(parent, name, S_IFDIR | 0755, kCaller));
+    case OperationKind::kSymlink:
+      return status_of(side.make_symlink(parent, name, operation.other, kCaller));
+    case OperationKind::kUnlink:
+      return gone(unlink(parent, name));
+    case OperationKind::kRmdir:
+      return gone(rmdir(parent, name));
+    case OperationKind::kRename: {
+      const auto [new_parent_path, new_name] = split(operation.other);
+      QSFS_ASSIGN(const auto new_parent, find(new_parent_path));
+      return gone(rename(parent, name, new_parent, new_name));
+    }
+    default:
+      break;
+  }
+  QSFS_ASSIGN(const auto ino, find(operation.path));
+  switch (operation.kind) {
+    case OperationKind::kLink: {
+      const auto [new_parent_path, new_name] = split(operation.other);
+      QSFS_ASSIGN(const auto new_parent, find(new_parent_path));
+      return link(ino, new_parent, new_name);
+    }
+    case OperationKind::kWrite:
+      return side.write(ino, operation.offset, operation.data, kCaller);
+    case OperationKind::kTruncate: {
+      fs::AttributeChange change;
+      change.size = operation.offset;
+      const auto done = side.set_attributes(ino, change, kCaller);
+      if (!done) return std::unexpected(done.error());
+      return {};
+    }
+    case OperationKind::kChmod: {
+      fs::AttributeChange change;
+      change.mode = operation.mode;
+      const auto done = side.set_attributes(ino, change, kCaller);
+      if (!done) return std::unexpected(done.error());
+      return {};
+    }
+    case OperationKind::kSetXattr:
+      return set_xattr(ino);
+    case OperationKind::kPunch:
+      return side.allocate(ino, fs::AllocateMode::kPunchHole, operation.offset,
+                           operation.length + 1, kCaller);
+    default:
+      return fail(Errc::kInternal, "unknown operation");
+  }
+}
+
+}  // namespace
+
+Status VolumeSim::apply_real(const SimOperation& operation) {
+  fs::Volume& volume = service_->volume();
+  const auto gone = [&](const Result<std::optional<fs::InodeNumber>>& removed) -> Status {
+    if (!removed) return std::unexpected(removed.error());
+    // Nobody holds it: its space comes back at once.
+    if (*removed) return volume.forget_orphan(**removed);
+    return {};
+  };
+  return apply(
+      operation, volume, [&](const std::string& path) { return real_inode(path); }, gone,
+      [&](auto ino, auto parent, const auto& name) {
+        return status_of(volume.link(ino, parent, name, kCaller));
+      },
+      [&](auto parent, const auto& name) { return volume.unlink(parent, name, kCaller); },
+      [&](auto parent, const auto& name) { return volume.remove_directory(parent, name, kCaller); },
+      [&](auto parent, const auto& name, auto new_parent, const auto& new_name) {
+        return volume.rename(parent, name, new_parent, new_name, fs::RenameMode::kReplace, kCaller);
+      },
+      [&](auto ino) {
+        return volume.set_xattr(ino, operation.other, operation.data, fs::XattrMode::kEither,
+                                kCaller);
+      });
+}
+
+Status VolumeSim::apply_model(ModelFs& model, const SimOperation& operation) const {
+  const auto gone = [&](const Result<std::optional<ModelFs::Ino>>& removed) -> Status {
+    if (!removed) return std::unexpected(removed.error());
+    if (*removed) model.forget_orphan(**removed);
+    return {};
+  };
+  return apply(
+      operation, model, [&](const std::string& path) { return model_inode(model, path); }, gone,
+      [&](auto ino, auto parent, const auto& name) { return model.link(ino, parent, name); },
+      [&](auto parent, const auto& name) { return model.unlink(parent, name); },
+      [&](auto parent, const auto& name) { return model.remove_directory(parent, name); },
+      [&](auto parent, const auto& name, auto new_parent, const auto& new_name) {
+        return model.rename(parent, name, new_parent, new_name, fs::RenameMode::kReplace);
+      },
+      [&](auto ino) {
+        return model.set_xattr(ino, operation.other, operation.data, fs::XattrMode::kEither);
+      });
+}
+
+void VolumeSim::change() {
+  const SimOperation operation = make_operation();
+  note("op " + std::to_string(static_cast<int>(operation.kind)) + " " + operation.path + " " +
+       operation.other + " @" + std::to_string(operation.offset) + "+" +
+       std::to_string(operation.length));
+  ModelFs after = history_.back();
+  after.set_time(to_timespec(clock_.wall()));
+  const Status want = apply_model(after, operation);
+  const Status have = apply_real(operation);
+  if (has_crashed()) {
+    if (want) in_doubt_ = std::move(after);
+    return;
+  }
+  if (!have && have.error().code == Errc::kNoSpace && config_->cache.limit_bytes != 0) {
+    note("no space: too much is not archived");
+    return;
+  }
+  if (want.has_value() != have.has_value() || (!want && want.error().code != have.error().code)) {
+    broken("the volume says " + (have ? "ok" : have.error().message()) + ", the model " +
+           (want ? "ok" : want.error().message()));
+  }
+  if (want) history_.push_back(std::move(after));
+}
+
+void VolumeSim::read_something() {
+  const std::vector<std::string> files = paths(S_IFREG);
+  if (files.empty()) return;
+  const std::string& path = files[dice(files.size())];
+  const std::uint64_t offset = dice(30'000);
+  const std::uint64_t length = 1 + dice(60'000);
+  ModelFs& model = history_.back();
+  const auto model_ino = model_inode(model, path);
+  const auto ino = real_inode(path);
+  if (has_crashed()) return;
+  if (!ino || !model_ino) broken(path + " is gone");
+  const auto want = model.read(*model_ino, offset, length);
+  Buffer have(length);
+  const auto got = service_->volume().read(*ino, offset, have);
+  if (has_crashed()) return;
+  note("read " + path + " @" + std::to_string(offset) + "+" + std::to_string(length));
+  if (!want) broken("the model cannot read " + path);
+  if (!got) broken("read of " + path + ": " + got.error().message());
+  have.resize(*got);
+  if (have != *want) broken("read of " + path + " gives other bytes");
+}
+
+void VolumeSim::sync_local() {
+  const Status synced = service_->sync_local();
+  if (has_crashed()) return;
+  if (!synced) broken("sync: " + synced.error().message());
+  synced_ = history_.size() - 1;
+  note("synced");
+}
+
+void VolumeSim::sync_remote() {
+  const Status synced = service_->sync_local();
+  if (has_crashed()) return;
+  if (!synced) broken("sync: " + synced.error().message());
+  synced_ = history_.size() - 1;
+  const auto sealed = service_->log().seal(/*even_internal=*/false);
+  if (has_crashed()) return;
+  if (!sealed) broken("seal: " + sealed.error().message());
+  while (service_->archiver().status().segments_queued > 0) {
+    const auto stepped = service_->archiver().step();
+    if (has_crashed()) return;
+    if (!stepped) broken("archive: " + stepped.error().message());
+    if (!*stepped) broken("the archiver has a queue and nothing to do");
+  }
+  if (service_->archiver().status().watermark <= *sealed) broken("the watermark did not move");
+  // Index 0 also stands for "never": a state that was archived has an index above it.
+  if (history_.size() == 1) history_.push_back(history_.back());
+  synced_ = remote_synced_ = history_.size() - 1;
+  note("synced to the backends");
+}
+
+}  // namespace qsfs::sim

@@ -1,0 +1,120 @@
+// VolumeSim: one seeded run of a whole volume on simulated seams, checked against a model.
+//
+// The real code runs in one thread: log, metadata store (RocksDB on the simulated disk), semantics,
+// cache, archiver, object store, recovery. A run is a sequence of lives; a life ends by a clean
+// stop, a kill, a power loss, or the loss of the whole disk, at a random operation, at a random
+// disk call, or at a failpoint.
+//
+// Checked: P1 and P2 (after a kill everything acknowledged is there; after a power loss the tree is
+// one that was, not older than the last sync; after the loss of the disk, not older than the last
+// remote sync), P4 (what is read is what was written), P6 and P7 (with any n - k data backends and
+// a minority of the meta backends gone everything archived is readable, and recovery works).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/task_runner.h"
+#include "fs/service/volume_service.h"
+#include "tests/sim/model_fs.h"
+#include "tests/sim/sim_backend.h"
+#include "tests/sim/sim_clock.h"
+#include "tests/sim/sim_disk.h"
+#include "zstor/config.h"
+#include "zstor/object_store.h"
+
+namespace qsfs::sim {
+
+class VolumeSim {
+ public:
+  explicit VolumeSim(std::uint64_t seed);
+  ~VolumeSim();
+
+  // Runs to the end. An empty text: all is well; else what was wrong, with the last operations.
+  std::string run();
+
+  // What was done, for telling two runs apart.
+  [[nodiscard]] const std::string& trace() const { return trace_; }
+
+  // How often each failpoint was passed, over all runs of the process.
+  static const std::map<std::string, std::uint64_t, std::less<>>& failpoints_reached();
+
+ private:
+  enum class End { kStop, kKill, kPowerLoss, kLoseDisk };
+
+  // A broken promise; unwinds to run().
+  struct Broken {
+    std::string what;
+  };
+
+  void make_world();
+  std::string make_config();
+  void play_life();
+  // Opens the volume, crashing and trying again as the dice say; then checks what came back.
+  void open_life(bool from_backends);
+  Status try_open(bool from_backends);
+  void check_tree();
+  void end_life(End end);
+  void close_service();
+
+  void step();
+  // One operation on volume and model; records the new state, or what is in doubt.
+  void change();
+  void read_something();
+  void sync_local();
+  void sync_remote();
+  void break_backends();
+  void mend_backends();
+  void note(std::string text);
+  [[noreturn]] void broken(std::string what);
+  void arm_crash();
+  bool has_crashed() const { return disk_->crashed(); }
+  std::uint64_t dice(std::uint64_t sides) { return random_.below(sides); }
+
+  // Paths of the model, by kind.
+  std::vector<std::string> paths(std::uint32_t type) const;
+  std::string new_path();
+  Result<fs::InodeNumber> real_inode(const std::string& path);
+  Result<ModelFs::Ino> model_inode(ModelFs& model, const std::string& path) const;
+  // Applies one operation to either side; `Side` hides which.
+  Status apply_real(const struct SimOperation& operation);
+  Status apply_model(ModelFs& model, const struct SimOperation& operation) const;
+  struct SimOperation make_operation();
+
+  const std::uint64_t seed_;
+  SeededRandom random_;        // What happens.
+  SeededRandom world_random_;  // What the code under test draws.
+  SimClock clock_;
+  InlineRunner inline_;
+  std::vector<std::unique_ptr<SimZdb>> data_;
+  std::vector<std::unique_ptr<SimZdb>> meta_;
+  unsigned k_ = 0;
+  unsigned n_ = 0;
+  std::shared_ptr<const zstor::Config> config_;
+  std::unique_ptr<SimDisk> disk_;
+  std::shared_ptr<bool> net_alive_;  // This life's; false: nothing it does reaches a backend.
+  std::unique_ptr<zstor::ObjectStore> store_;
+  std::unique_ptr<fs::VolumeService> service_;
+
+  // States since the last one that is certain to survive a power loss; the last is the present.
+  std::vector<ModelFs> history_;
+  std::size_t synced_ = 0;  // history_[synced_] and what follows may come back after a power loss.
+  std::size_t remote_synced_ = 0;  // The same after the loss of the disk.
+  std::optional<ModelFs> in_doubt_;
+  bool kept_disk_ = true;
+  // Objects may have been stored with shards missing: fewer losses are then allowed.
+  bool may_be_degraded_ = false;
+  std::size_t wiped_ = 0;
+  std::string crash_point_;
+  std::uint64_t crash_countdown_ = 0;
+  fs::Timespec last_time_;
+  std::vector<std::string> log_;
+  std::string trace_;
+};
+
+}  // namespace qsfs::sim

@@ -1,0 +1,74 @@
+#include "tests/sim/volume_sim.h"
+
+#include <gtest/gtest.h>
+
+#include <charconv>
+#include <cstdlib>
+
+#include "base/log.h"
+#include "fs/log/failpoints.h"
+#include "fs/volume/failpoints.h"
+
+namespace qsfs::sim {
+namespace {
+
+std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return otherwise;
+  std::uint64_t value = otherwise;
+  std::from_chars(text, text + std::string_view(text).size(), value);
+  return value;
+}
+
+class VolumeSimTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    // Crashes are the point: what the code logs about them is noise.
+    ASSERT_TRUE(log::start({.level = log::Level::kOff, .file = ""}));
+  }
+};
+
+// QSFS_SIM_SEED=N runs that one alone; QSFS_SIM_FIRST and QSFS_SIM_SEEDS choose a range.
+TEST_F(VolumeSimTest, EverySeedKeepsItsPromises) {
+  const std::uint64_t one = number_from_environment("QSFS_SIM_SEED", 0);
+  const bool is_long = number_from_environment("QSFS_LONG", 0) == 1;
+  const std::uint64_t first = one != 0 ? one : number_from_environment("QSFS_SIM_FIRST", 1);
+  const std::uint64_t count =
+      one != 0 ? 1 : number_from_environment("QSFS_SIM_SEEDS", 500) * (is_long ? 10 : 1);
+  int broken = 0;
+  for (std::uint64_t seed = first; seed < first + count; ++seed) {
+    VolumeSim sim(seed);
+    const std::string wrong = sim.run();
+    if (one != 0) std::printf("%s", sim.trace().c_str());
+    EXPECT_EQ(wrong, "");
+    if (!wrong.empty() && ++broken >= 5) FAIL() << "five seeds are enough";
+  }
+  if (one != 0) return;
+  // A failpoint that is never passed tests nothing.
+  for (const auto& points : {std::span<const std::string_view>(fs::kFailpoints)}) {
+    for (const std::string_view point : points) {
+      EXPECT_TRUE(VolumeSim::failpoints_reached().contains(point)) << point << " was never reached";
+    }
+  }
+  for (const char* point :
+       {"archive.after_put", "archive.after_verify", "archive.before_manifest",
+        "archive.after_manifest", "archive.after_watermark", "archive.after_head",
+        "checkpoint.after_put", "checkpoint.before_head", "checkpoint.after_head",
+        "cache.evict.before_remove", "cache.evict.after_remove", "recover.after_checkpoint",
+        "recover.after_journal", "recover.before_flush", "recover.before_marker",
+        "recover.before_marker_removed"}) {
+    EXPECT_TRUE(VolumeSim::failpoints_reached().contains(point)) << point << " was never reached";
+  }
+}
+
+TEST_F(VolumeSimTest, OneSeedIsOneRun) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    VolumeSim one(seed);
+    VolumeSim two(seed);
+    EXPECT_EQ(one.run(), two.run());
+    EXPECT_EQ(one.trace(), two.trace()) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace qsfs::sim
