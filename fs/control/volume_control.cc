@@ -145,7 +145,9 @@ void VolumeControl::handle_sync(const HttpRequest& /*request*/, HttpReply& reply
 Result<InodeNumber> VolumeControl::resolve(const std::string& path) {
   std::string_view rest = path;
   // As the user sees it, or relative to the root of the volume.
-  if (rest.starts_with(options_.mountpoint)) rest.remove_prefix(options_.mountpoint.size());
+  const std::string& mountpoint = options_.mountpoint;
+  if (rest == mountpoint || rest.starts_with(mountpoint + "/"))
+    rest.remove_prefix(mountpoint.size());
   InodeNumber at = kRootInode;
   while (!rest.empty()) {
     const std::size_t slash = rest.find('/');
