@@ -29,7 +29,8 @@ void BlockSums::add(std::uint64_t position, Bytes bytes) {
     QSFS_CHECK(block < raw_.size());
     const std::uint32_t part =
         crc32c_raw_shift(crc32c_raw(bytes.first(len)), kSumBlock - in_block - len);
-    raw_[block].fetch_xor(part, std::memory_order_relaxed);
+    // With the acquire in matches(): who sees this sum sees that its writer is there, too.
+    raw_[block].fetch_xor(part, std::memory_order_release);
     bytes = bytes.subspan(len);
     position += len;
   }
@@ -38,7 +39,7 @@ void BlockSums::add(std::uint64_t position, Bytes bytes) {
 bool BlockSums::matches(std::uint32_t block_index, Bytes block) const {
   QSFS_CHECK(block.size() == kSumBlock);
   return block_index < raw_.size() &&
-         crc32c_raw(block) == raw_[block_index].load(std::memory_order_relaxed);
+         crc32c_raw(block) == raw_[block_index].load(std::memory_order_acquire);
 }
 
 std::uint32_t BlockSums::value(std::uint32_t block_index) const {

@@ -109,7 +109,8 @@ struct LogOptions {
   // last archived.
   SegmentId first_segment{1};
   // Makes the mutations of the record with which every segment begins: the one before is sealed.
-  // Called under the commit lock. The first segment of all has no such record.
+  // Called under the commit lock, also from within open() (when the last segment of the life before
+  // is sealed); it must not call the log. The first segment of all has no such record.
   std::function<void(const SealedSegment&, MutationBatch&)> on_seal;
   // Whether a thread ("log-prep") makes the next segment ready and finishes the sealed ones.
   // Without it, the caller that sealed does it before returning (simulations: one thread, one

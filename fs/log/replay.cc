@@ -145,9 +145,6 @@ class Replay {
   Status find_end() {
     SegmentId last = first_;
     for (const auto& [id, scan] : scans_) {
-      if (scan.has_records && !scan.start) {
-        add_damage(fmt::format("{}: the header is damaged", journal_path(id)));
-      }
       if (scan.is_unclear) {
         add_damage(fmt::format("{}: remains behind {} cannot be told from records",
                                journal_path(id), scan.end));

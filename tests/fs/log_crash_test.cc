@@ -33,17 +33,21 @@ std::size_t random_len(Random& random) {
 // One random step of a life; errors are the disk's.
 Status step(LogHarness& h) {
   Random& random = h.random();
-  switch (random.below(20)) {
+  switch (random.below(40)) {
     case 0:
     case 1:
       return h.sync();
     case 2:
       return h.flush_store();
-    case 3: {
+    case 3:
+    case 4: {
       const auto sealed = h.log().seal(random.below(4) == 0);
       if (!sealed) return std::unexpected(sealed.error());
-      return random.below(2) == 0 ? Status{} : h.log().drain(*sealed);
+      return h.holds() || random.below(2) == 0 ? Status{} : h.log().drain(*sealed);
     }
+    case 5:
+      h.hold(random.below(3) != 0);
+      return {};
     default:
       return h.write(random_len(random), random.below(3) * 4096);
   }
@@ -235,7 +239,7 @@ TEST_F(DamageTest, OfASettledJournalIsFoundWithoutWhatFollows) {
 }
 
 TEST_F(DamageTest, OfAHeaderIsReported) {
-  for (const std::uint64_t at : {3, 13, 17, 34, 49}) {
+  for (const std::uint64_t at : {3u, 13u, 17u, 34u, 49u}) {
     LogHarness h(1);
     ASSERT_TRUE(h.open());
     ASSERT_TRUE(h.write());

@@ -7,7 +7,6 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -76,6 +75,7 @@ class LogHarness {
   }
 
   void close() {
+    held_.clear();
     log_.reset();
     files_.reset();
   }
@@ -114,8 +114,17 @@ class LogHarness {
     EXPECT_LE(end, log_->tail());
     in_flight_ = 0;
     acked_.push_back(no);
+    if (holds_ && len > 0) held_.push_back(std::move(reservation));
     return {};
   }
+
+  // While it holds, writers do not end: sealed segments stay unfinished, and nothing is synced that
+  // nobody asked for. drain() must not be called.
+  void hold(bool on) {
+    holds_ = on;
+    if (!on) held_.clear();
+  }
+  [[nodiscard]] bool holds() const { return holds_; }
 
   Status sync() {
     const std::size_t before = acked_.size();
@@ -201,6 +210,8 @@ class LogHarness {
   std::unique_ptr<SegmentFiles> files_;
   std::unique_ptr<Log> log_;
   ReplayReport report_;
+  bool holds_ = false;
+  std::vector<Reservation> held_;
 
   std::vector<Change> store_;
   Lsn applied_;

@@ -189,7 +189,7 @@ TEST_F(LogThreadsTest, AStoreMaySyncWhileItApplies) {
 }
 
 TEST(LogProcessTest, LosesNothingThatWasAcknowledgedWhenItIsKilled) {
-  for (const std::uint64_t kill_after : {1, 77, 400}) {
+  for (const std::uint64_t kill_after : {1u, 77u, 400u}) {
     const TempDirectory directory;
     std::array<int, 2> fds{};
     ASSERT_EQ(::pipe(fds.data()), 0);
