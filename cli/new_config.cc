@@ -73,6 +73,7 @@ void choose_shards(const NewConfigOptions& options, std::size_t backend_count,
 void choose_redundancy(const NewConfigOptions& options, const zstor::Config& config,
                        zstor::ShardRule& rule) {
   std::vector<std::uint32_t> sizes;
+  sizes.reserve(config.groups.size());
   for (const auto& group : config.groups) {
     sizes.push_back(static_cast<std::uint32_t>(group.backends.size()));
   }

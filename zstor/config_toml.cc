@@ -80,6 +80,7 @@ class Messages {
 
   std::vector<std::string> take() {
     std::vector<std::string> messages;
+    messages.reserve(lines_.size() + 1);
     for (auto& [line, message] : lines_) messages.push_back(std::move(message));
     if (count_ > lines_.size()) {
       messages.push_back(fmt::format("and {} more", count_ - lines_.size()));
@@ -189,6 +190,7 @@ class TableReader {
       error(key, fmt::format("there are {}, and at most {} are allowed", array->size(), count_max));
       return readers;
     }
+    readers.reserve(array->size());
     for (std::size_t i = 0; i < array->size(); ++i) {
       const std::string path = fmt::format("{}[{}]", dotted(key), i);
       toml::table* child = array->get(i)->as_table();

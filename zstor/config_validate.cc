@@ -225,6 +225,7 @@ class Validator {
 
   void check_groups() {
     std::vector<std::uint32_t> sizes;
+    sizes.reserve(config_.groups.size());
     for (std::size_t g = 0; g < config_.groups.size(); ++g) {
       const auto& backends = config_.groups[g].backends;
       sizes.push_back(static_cast<std::uint32_t>(backends.size()));

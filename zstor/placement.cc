@@ -139,6 +139,8 @@ std::vector<std::uint32_t> lay_out(std::span<const GroupRoom> groups, std::uint3
                                    std::uint32_t nodes, std::uint32_t limit_max) {
   std::vector<std::uint32_t> shards;
   std::vector<std::uint32_t> rooms;
+  shards.reserve(groups.size());
+  rooms.reserve(groups.size());
   for (const GroupRoom& group : groups) {
     shards.push_back(group.pinned);
     rooms.push_back(group.room);
@@ -230,6 +232,7 @@ Result<Input> make_input(std::span<const PlacementBackend> backends, const Shard
                                                     pinned.size(), rule.expected_shards));
   }
   Input input;
+  input.group_of.reserve(backends.size());
   std::map<std::uint32_t, std::uint32_t> dense;
   for (const PlacementBackend& backend : backends) {
     const auto [at, is_new] =
@@ -307,6 +310,7 @@ std::vector<std::uint32_t> draw_order(std::span<const PlacementBackend> backends
     std::uint32_t backend;
   };
   std::vector<Key> keys;
+  keys.reserve(candidates.size());
   for (const std::uint32_t i : candidates) {
     const PlacementBackend& backend = backends[i];
     const std::uint64_t free = std::min(backend.free_bytes, largest);
@@ -498,6 +502,7 @@ Status check_feasible(std::span<const std::uint32_t> backends_per_group, const S
   QSFS_TRY(check_rule(rule));
   std::uint64_t backend_count = 0;
   std::vector<GroupRoom> groups;
+  groups.reserve(backends_per_group.size());
   for (const std::uint32_t count : backends_per_group) {
     backend_count += count;
     groups.push_back({.room = std::min(count, kShardsMax)});
