@@ -1,4 +1,4 @@
-// The status document, for people and programs. Its keys are an interface: docs/status.md.
+// The status document, for people and programs. Its keys are an interface: docs/control-socket.md.
 #pragma once
 
 #include <string>
