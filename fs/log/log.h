@@ -135,8 +135,8 @@ class Log {
   // Replays the journals from `applied` (the store's LSN; zero: from the first) through `apply`,
   // cuts the torn tail, seals what was open, and begins a new segment. `apply` is also used for
   // every later record, under the commit lock, and must bring the store to view.end (R2). What is
-  // replayed is made durable first, so that the store may write itself out at any time (R5); while
-  // open() runs there is nothing more to sync. Errors:
+  // applied by open() is durable first, so that the store may write itself out at any time (R5)
+  // though it has no log to sync yet. Errors:
   // kCorruption when the journals do not reach back to `applied`; kIo; kNoSpace. With damage (see
   // ReplayReport) nothing is cut and the log accepts no commits (kReadOnly).
   struct Opened {
@@ -186,7 +186,8 @@ class Log {
 
   // The records of a sealed segment, from its journal file.
   virtual Result<Buffer> read_journal(SegmentId id) const = 0;
-  // Deletes N.journal. REQUIRES: the store has flushed beyond it and it is archived.
+  // Deletes N.journal, durably. REQUIRES: the store has flushed beyond it, it is archived, and those
+  // before it are gone.
   virtual Status remove_journal(SegmentId id) = 0;
   // What the journals occupy on the disk, with the prepared one.
   virtual std::uint64_t journal_bytes() const = 0;

@@ -124,6 +124,11 @@ Result<Lsn> LogImpl::commit(const Record& record) {
 }
 
 Result<Lsn> LogImpl::append_locked(const Record& record) {
+  store_locked(record);
+  return apply_locked();
+}
+
+void LogImpl::store_locked(const Record& record) {
   LogSegment& segment = *current_;
   const std::uint32_t at = segment.journal_end.load(std::memory_order_relaxed);
   const auto len = static_cast<std::uint32_t>(journal::record_len(record));
@@ -141,18 +146,23 @@ Result<Lsn> LogImpl::append_locked(const Record& record) {
   segment.journal_end.store(at + len, std::memory_order_release);
   tail_.store(view_.end.value, std::memory_order_release);
   failpoint(kFailAfterAppend);
+}
 
+Result<Lsn> LogImpl::apply_locked() {
+  LogSegment& segment = *current_;
   if (const Status applied = apply_(view_); !applied) {
     // The store and the journal would disagree from here on: nothing more until a replay. The
     // record goes, so that the replay does not bring back what the caller is told has failed.
     fail_for_good(applied.error(), Errc::kIo);
+    const std::uint32_t at = view_.lsn.offset();
     segment.journal_end.store(at, std::memory_order_release);
     tail_.store(view_.lsn.value, std::memory_order_release);
-    journal::withdraw_record(place);
+    journal::withdraw_record(
+        segment.mapping->bytes().subspan(at, view_.end.offset() - std::size_t{at}));
     return std::unexpected(applied.error());
   }
   segment.has_any_records = true;
-  if (record.kind == RecordKind::kUser) {
+  if (view_.kind == RecordKind::kUser) {
     segment.has_user_records = true;
     if (oldest_user_record_.load(std::memory_order_relaxed) == 0) {
       const std::int64_t now = clock_.now().count();
@@ -179,11 +189,12 @@ Result<bool> LogImpl::switch_segment_locked() {
     open_ = fresh;
   }
   summary.has_user_records = sealed->has_user_records || summary.data_bytes > 0;
-  QSFS_TRY(begin_segment_locked(fresh, summary));
+  QSFS_TRY(begin_segment_locked(fresh, summary, /*is_opening=*/false));
   return true;
 }
 
-Status LogImpl::begin_segment_locked(const SegmentPtr& fresh, const SealedSegment& before) {
+Status LogImpl::begin_segment_locked(const SegmentPtr& fresh, const SealedSegment& before,
+                                     bool is_opening) {
   journal::store_start(
       {.previous_end = Lsn::at(before.id, static_cast<std::uint32_t>(before.journal_bytes)),
        .previous_data_bytes = before.data_bytes},
@@ -201,7 +212,17 @@ Status LogImpl::begin_segment_locked(const SegmentPtr& fresh, const SealedSegmen
     fail_for_good(error, Errc::kIo);
     return std::unexpected(std::move(error));
   }
-  QSFS_TRY(append_locked(record));
+  store_locked(record);
+  if (is_opening) {
+    // The store's flush hook cannot reach the log yet (R5). Nobody waits for the lock either.
+    if (const Status synced = fresh->journal->datasync(); !synced) {
+      fail_for_good(synced.error(), Errc::kReadOnly);
+      return synced;
+    }
+    fresh->journal_synced.store(fresh->journal_end, std::memory_order_relaxed);
+    synced_.store(tail_, std::memory_order_release);
+  }
+  QSFS_TRY(apply_locked());
   fresh->has_any_records = false;
   return {};
 }

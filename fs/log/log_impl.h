@@ -103,11 +103,16 @@ class LogImpl final : public Log {
   // --- log_commit.cc
   // kReadOnly or kIo when the log takes no more.
   Status check_usable() const QSFS_EXCLUDES(failure_mu_);
-  // REQUIRES: room for it. Appends and applies.
+  // REQUIRES: room for it. Stores and applies.
   Result<Lsn> append_locked(const Record& record) QSFS_REQUIRES(commit_mu_);
+  // Stores a record in the open journal; view_ becomes it.
+  void store_locked(const Record& record) QSFS_REQUIRES(commit_mu_);
+  // Applies view_, the last record; takes it back when that fails.
+  Result<Lsn> apply_locked() QSFS_REQUIRES(commit_mu_);
   // Seals the open segment and begins the prepared one. False: none is prepared.
   Result<bool> switch_segment_locked() QSFS_REQUIRES(commit_mu_) QSFS_EXCLUDES(state_mu_);
-  Status begin_segment_locked(const SegmentPtr& fresh, const SealedSegment& before)
+  // With `is_opening` the first record is durable before it is applied.
+  Status begin_segment_locked(const SegmentPtr& fresh, const SealedSegment& before, bool is_opening)
       QSFS_REQUIRES(commit_mu_);
   // Seals when `wanted` (called under the commit lock) says so, and returns whether it did.
   Result<bool> seal_if(const std::function<bool(const LogSegment&)>& wanted)

@@ -57,7 +57,7 @@ Status LogImpl::begin(const ReplayOutcome& outcome, Lsn applied) {
       }
       synced_ = tail_.load();
     } else if (!outcome.reuse_last) {
-      QSFS_TRY(begin_segment_locked(first, outcome.last));
+      QSFS_TRY(begin_segment_locked(first, outcome.last, /*is_opening=*/true));
     }
   }
   if (options_.background) {
@@ -392,6 +392,9 @@ Status LogImpl::remove_journal(SegmentId id) {
   }
   const Status removed = disk_.remove(journal_path(id));
   if (!removed && removed.error().code != Errc::kNotFound) return removed;
+  // For good, before the next one goes: a power loss that brought this one back and not the next
+  // would leave a gap, which the replay takes for damage.
+  QSFS_TRY(disk_.sync_directory(options_.directory));
   const MutexLock lock(state_mu_);
   journal_bytes_.erase(id);
   return {};

@@ -145,6 +145,10 @@ class Replay {
   Status find_end() {
     SegmentId last = first_;
     for (const auto& [id, scan] : scans_) {
+      // The store has records of it: the start part was durable. Of later segments it may be torn.
+      if (id <= first_ && !scan.start) {
+        add_damage(fmt::format("{}: the header is damaged", journal_path(id)));
+      }
       if (scan.is_unclear) {
         add_damage(fmt::format("{}: remains behind {} cannot be told from records",
                                journal_path(id), scan.end));

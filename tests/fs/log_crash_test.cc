@@ -96,6 +96,23 @@ TEST_F(LogCrashSeedTest, RecoversAPrefixWithEverythingSynced) {
   }
 }
 
+TEST(LogOpenTest, AStoreThatIsFlushedWhileTheLogOpensIsNeverAhead) {
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    LogHarness h(seed);
+    h.flush_while_opening();
+    ASSERT_TRUE(h.open());
+    ASSERT_TRUE(h.write(500));
+    ASSERT_TRUE(h.write());
+    h.crash(CrashKind::kKill);
+    ASSERT_TRUE(h.open());
+    h.crash(CrashKind::kPowerLoss);
+    const Status opened = h.open();
+    ASSERT_TRUE(opened) << opened.error().message();
+    ASSERT_FALSE(h.report().damage.has_value()) << *h.report().damage;
+    h.expect_all();
+  }
+}
+
 // --- One journal, byte by byte.
 
 class TornTailTest : public ::testing::Test {

@@ -190,6 +190,8 @@ class LogHarness {
   const std::vector<SealedSegment>& sealed() const { return sealed_; }
   LogLimits& limits() { return limits_; }
   Status& apply_status() { return apply_status_; }
+  // The store writes itself out after every record that it gets while the log opens.
+  void flush_while_opening() { flushes_while_opening_ = true; }
   bool is_open() const { return log_ != nullptr; }
 
  private:
@@ -200,6 +202,10 @@ class LogHarness {
       store_.push_back({.no = record.request_id, .payloads = record.payloads});
     }
     applied_ = record.end;
+    if (flushes_while_opening_ && log_ == nullptr) {
+      flushed_store_ = store_;
+      flushed_ = applied_;
+    }
     return {};
   }
 
@@ -211,6 +217,7 @@ class LogHarness {
   std::unique_ptr<Log> log_;
   ReplayReport report_;
   bool holds_ = false;
+  bool flushes_while_opening_ = false;
   std::vector<Reservation> held_;
 
   std::vector<Change> store_;
