@@ -135,8 +135,8 @@ class Log {
   // Replays the journals from `applied` (the store's LSN; zero: from the first) through `apply`,
   // cuts the torn tail, seals what was open, and begins a new segment. `apply` is also used for
   // every later record, under the commit lock, and must bring the store to view.end (R2). What is
-  // replayed is made durable first, so that the store may write itself out at any time (R5); while
-  // open() runs there is nothing more to sync. Errors:
+  // applied by open() is durable first, so that the store may write itself out at any time (R5)
+  // though it has no log to sync yet. Errors:
   // kCorruption when the journals do not reach back to `applied`; kIo; kNoSpace. With damage (see
   // ReplayReport) nothing is cut and the log accepts no commits (kReadOnly).
   struct Opened {

@@ -57,7 +57,7 @@ Status LogImpl::begin(const ReplayOutcome& outcome, Lsn applied) {
       }
       synced_ = tail_.load();
     } else if (!outcome.reuse_last) {
-      QSFS_TRY(begin_segment_locked(first, outcome.last));
+      QSFS_TRY(begin_segment_locked(first, outcome.last, /*is_opening=*/true));
     }
   }
   if (options_.background) {
