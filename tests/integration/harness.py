@@ -41,7 +41,7 @@ class Server:
 
     def start(self):
         self.process = subprocess.Popen(
-            [BIN / "qsfs-zdb", "--data", self.directory, "--listen", self.listen, *self.flags],
+            [BIN / "qsfs-zdb", "--data", self.directory, "--listen", self.listen, "--log-level", "warn", *self.flags],
             stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline().strip()
         assert line.startswith("listening on "), line
