@@ -10,7 +10,7 @@ target_compile_options(qsfs_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wold-style-cast -Werror
   -Wno-missing-field-initializers -fno-omit-frame-pointer -g
   # g++ 12 sees overlaps and overflows in std::string and std::vector that are not there (GCC bugs 105329, 105651).
-  $<$<AND:$<CXX_COMPILER_ID:GNU>,$<CONFIG:Release>>:-Wno-restrict;-Wno-stringop-overflow;-Wno-stringop-overread;-Wno-array-bounds>
+  $<$<AND:$<CXX_COMPILER_ID:GNU>,$<CONFIG:Release>>:-Wno-restrict;-Wno-stringop-overflow;-Wno-stringop-overread;-Wno-array-bounds;-Wno-maybe-uninitialized>
   $<$<CONFIG:Release>:-O3>
   $<$<CONFIG:Dev>:-O1>
   $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety -Wthread-safety-beta>)

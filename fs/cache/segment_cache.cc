@@ -69,6 +69,11 @@ Status SegmentCache::read(SegmentId segment, std::uint32_t position, MutableByte
   if (!is_local) return read_archived(segment, position, out);
 
   auto file = parts_.local.find(segment);
+  if (file && *file == nullptr && !is_archived) {
+    // Archived and evicted since we looked?
+    MutexLock lock(mu_);
+    is_archived = archived_.contains(segment);
+  }
   Status done;
   if (!file) {
     done = std::unexpected(file.error());
@@ -224,42 +229,45 @@ Result<std::shared_ptr<Buffer>> SegmentCache::fetch_stripe(StripeKey key) {
   return bytes;
 }
 
-void SegmentCache::keep_on_disk(StripeKey key, const Buffer& bytes) {
-  std::shared_ptr<SegmentFile> file;
-  bool too_many = false;
+std::shared_ptr<SegmentFile> SegmentCache::cached_file(SegmentId segment) {
   {
     MutexLock lock(mu_);
-    const auto found = archived_.find(key.segment);
-    if (found == archived_.end() || stopping_) return;
-    if (found->second.is_local) return;
-    file = found->second.cached;
-    too_many = file == nullptr && cached_segments_ >= kCachedSegmentsMax;
+    const auto found = archived_.find(segment);
+    if (found == archived_.end()) return nullptr;
+    Archived& state = found->second;
+    while (state.is_creating) created_.wait(mu_);
+    if (stopping_ || state.is_local || state.is_removing) return nullptr;
+    if (state.cached != nullptr) return state.cached;
+    if (cached_segments_ >= kCachedSegmentsMax) return nullptr;
+    state.is_creating = true;
   }
-  const std::uint64_t limit = usage().limit_bytes;
-  if (limit != 0) {
+  auto created = cached_files_->create(segment);
+  if (!created) QSFS_LOG_WARN("cache: {}", created.error().message());
+  {
+    MutexLock lock(mu_);
+    Archived& state = archived_[segment];
+    state.is_creating = false;
+    if (created) {
+      state.cached = *created;
+      state.present.assign(
+          (options_.segment_bytes_max + options_.stripe_size - 1) / options_.stripe_size, false);
+      ++cached_segments_;
+      touch_locked(segment, state);
+    }
+  }
+  created_.notify_all();
+  return created ? *created : nullptr;
+}
+
+void SegmentCache::keep_on_disk(StripeKey key, const Buffer& bytes) {
+  if (const std::uint64_t limit = usage().limit_bytes; limit != 0) {
     if (bytes.size() > limit) return;
     const auto evicted = evict_to(limit - bytes.size());
     // Everything left is not archived yet: the stripe stays in memory only.
     if (!evicted || usage().used_bytes + bytes.size() > limit) return;
   }
-  if (too_many) return;
-  if (file == nullptr) {
-    auto created = cached_files_->create(key.segment);
-    if (!created) {
-      QSFS_LOG_WARN("cache: {}", created.error().message());
-      return;
-    }
-    MutexLock lock(mu_);
-    Archived& segment = archived_[key.segment];
-    // Another stripe of the segment may have come first; its file is the one.
-    if (segment.cached == nullptr) {
-      segment.cached = *created;
-      segment.present.assign(
-          (options_.segment_bytes_max + options_.stripe_size - 1) / options_.stripe_size, false);
-      ++cached_segments_;
-    }
-    file = segment.cached;
-  }
+  const std::shared_ptr<SegmentFile> file = cached_file(key.segment);
+  if (file == nullptr) return;
   const Status written = file->write(key.stripe * options_.stripe_size, bytes);
   if (!written) {
     QSFS_LOG_WARN("cache: {}", written.error().message());
@@ -285,10 +293,15 @@ void SegmentCache::drop_cached(SegmentId segment) {
     found->second.cached = nullptr;
     found->second.present.clear();
     found->second.cached_bytes = 0;
+    found->second.is_removing = true;
     --cached_segments_;
     touch_locked(segment, found->second);
   }
   const Status removed = cached_files_->remove(segment);
+  {
+    MutexLock lock(mu_);
+    archived_[segment].is_removing = false;
+  }
   if (!removed) QSFS_LOG_WARN("cache: {}", removed.error().message());
 }
 

@@ -133,6 +133,9 @@ class SegmentCache final : public PayloadReader {
     std::shared_ptr<SegmentFile> cached;  // nullptr: no stripe is cached.
     std::vector<bool> present;
     std::uint64_t cached_bytes = 0;
+    // The cached file comes or goes; whoever wants it waits, or does without.
+    bool is_creating = false;
+    bool is_removing = false;
   };
 
   SegmentCache(const CacheOptions& options, const Parts& parts);
@@ -144,6 +147,8 @@ class SegmentCache final : public PayloadReader {
   void run_fetch(StripeKey key, const std::shared_ptr<Fetch>& fetch, bool is_prefetch);
   Result<std::shared_ptr<Buffer>> fetch_stripe(StripeKey key);
   void keep_on_disk(StripeKey key, const Buffer& bytes);
+  // The file for cached stripes of the segment, made when needed; nullptr: not now.
+  std::shared_ptr<SegmentFile> cached_file(SegmentId segment) QSFS_EXCLUDES(mu_);
   void drop_cached(SegmentId segment);
 
   std::uint64_t used_bytes_locked() const QSFS_REQUIRES(mu_);
@@ -159,6 +164,7 @@ class SegmentCache final : public PayloadReader {
 
   mutable Mutex mu_;  // Innermost: nothing is called under it.
   CondVar progress_;
+  CondVar created_;
   std::uint64_t limit_bytes_ QSFS_GUARDED_BY(mu_);
   bool stopping_ QSFS_GUARDED_BY(mu_) = false;
   std::uint64_t clock_ QSFS_GUARDED_BY(mu_) = 0;

@@ -306,6 +306,13 @@ Status VolumeService::seal_and_wait(const std::function<bool()>& cancelled) {
 Result<std::uint64_t> VolumeService::evict_all() { return cache_->evict_to(0); }
 
 Status VolumeService::housekeep() {
+  // A log that could not be synced takes no more changes (P3): the volume must say so, not only
+  // fail.
+  if (const Status usable = log_->sync(Lsn{}); !usable && read_only_reason().empty()) {
+    volume_->set_read_only("the log cannot be made durable: " + usable.error().message() +
+                           "; what is archived stays readable, unmount and check the disk");
+    return usable;
+  }
   if (!options_.read_only && read_only_reason().empty() && log_->wants_rotation()) {
     if (const auto hook = before_seal()) QSFS_TRY(hook());
     const auto sealed = log_->seal(/*even_internal=*/false);
