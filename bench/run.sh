@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs benchmarks of the release build: all, or those named. Prints tables; results go to build/bench/ as JSON, with the
+# machine they were measured on.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+readonly bin=build/release/bin out=build/bench
+mkdir -p "$out"
+all=(crypto erasure codec zdb archive mount_archive)
+if [ $# -eq 0 ]; then set -- "${all[@]}"; fi
+
+machine() {
+  printf 'commit %s, %s, %s cores, %s, kernel %s\n' "$(git rev-parse --short HEAD)" \
+    "$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | xargs)" "$(nproc)" "$(g++ --version | head -1)" "$(uname -r)"
+}
+machine | tee "$out/machine.txt"
+
+for name in "$@"; do
+  echo "== $name"
+  case $name in
+    crypto | erasure | codec) "$bin/${name}_bench" --benchmark_out="$out/$name.json" --benchmark_out_format=json ;;
+    zdb) "$bin/zdb_engine_bench" --benchmark_out="$out/zdb.json" --benchmark_out_format=json ;;
+    archive)
+      sample=$(mktemp)
+      trap 'rm -f "$sample"' EXIT
+      tar -cf "$sample" -C / usr/include 2>/dev/null
+      "$bin/archive_bench" "$sample" --zdb "$bin/qsfs-zdb"
+      ;;
+    mount_archive) python3 bench/mount_archive.py ;;
+    *)
+      echo "bench: there is no $name; there are: ${all[*]}" >&2
+      exit 2
+      ;;
+  esac
+done
