@@ -231,7 +231,12 @@ class DiskFileSystem final : public RocksFileSystem {
   }
   IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions& /*options*/,
                       IODebugContext* /*dbg*/) override {
-    return to_io_status(disk_.rename(clean(from), clean(to)));
+    // RocksDB takes the name of a file that it has synced for durable, as ext4 has it. Not every
+    // disk does: CURRENT must never name a manifest whose name a power loss has taken back.
+    const std::string target = clean(to);
+    const Status named = disk_.sync_directory(target.substr(0, target.rfind('/')));
+    if (!named) return to_io_status(named.error());
+    return to_io_status(disk_.rename(clean(from), target));
   }
   IOStatus LinkFile(const std::string& from, const std::string& to, const IOOptions& /*options*/,
                     IODebugContext* /*dbg*/) override {
