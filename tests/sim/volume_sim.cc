@@ -44,17 +44,14 @@ constexpr std::uint64_t kFileSizeMax = 300'000;
 constexpr std::size_t kTraceTail = 40;
 constexpr std::string_view kDataDir = "/volume";
 
-// The points between durable effects outside the log and the volume, which list theirs.
-constexpr std::array<std::string_view, 17> kArchiveFailpoints = {
-    "archive.after_put",        "archive.after_verify",
-    "archive.before_manifest",  "archive.after_manifest",
-    "archive.after_watermark",  "archive.after_head",
-    "checkpoint.after_put",     "checkpoint.before_head",
-    "checkpoint.after_head",    "cache.evict.before_remove",
-    "cache.evict.after_remove", "recover.after_checkpoint",
-    "recover.after_journal",    "recover.before_flush",
-    "recover.before_marker",    "recover.before_marker_removed",
-    "log.seal.before_switch"};
+constexpr std::array<std::string_view, 11> kArchiveFailpoints = {
+    "archive.after_put",         "archive.after_verify",    "archive.before_manifest",
+    "archive.after_manifest",    "archive.after_watermark", "archive.after_head",
+    "checkpoint.after_put",      "checkpoint.before_head",  "checkpoint.after_head",
+    "cache.evict.before_remove", "cache.evict.after_remove"};
+constexpr std::array<std::string_view, 5> kRecoveryFailpoints = {
+    "recover.after_checkpoint", "recover.after_journal", "recover.before_flush",
+    "recover.before_marker", "recover.before_marker_removed"};
 
 std::map<std::string, std::uint64_t, std::less<>>& reached() {
   static std::map<std::string, std::uint64_t, std::less<>> counts;
@@ -125,6 +122,15 @@ fs::Timespec to_timespec(WallTime at) {
 }
 
 }  // namespace
+
+std::span<const std::string_view> VolumeSim::archive_failpoints() {
+  static const std::vector<std::string_view> all = [] {
+    std::vector<std::string_view> both(kArchiveFailpoints.begin(), kArchiveFailpoints.end());
+    both.insert(both.end(), kRecoveryFailpoints.begin(), kRecoveryFailpoints.end());
+    return both;
+  }();
+  return all;
+}
 
 const std::map<std::string, std::uint64_t, std::less<>>& VolumeSim::failpoints_reached() {
   return reached();
@@ -212,6 +218,8 @@ void VolumeSim::make_world() {
         clock_));
     meta_.back()->create_namespace("m");
   }
+  archives_under_faults_ = dice(3) == 0;
+  loses_shards_ = dice(3) == 0;
   auto parsed = zstor::parse_config(make_config(), zstor::ConfigLimits::for_simulation());
   if (!parsed.config)
     broken("configuration: " + (parsed.errors.empty() ? "?" : parsed.errors.front()));
@@ -263,8 +271,13 @@ void VolumeSim::close_service() {
   store_.reset();
 }
 
-void VolumeSim::arm_crash() {
+void VolumeSim::arm_crash(bool is_recovery) {
   crash_point_.clear();
+  if (is_recovery && dice(2) == 0) {
+    crash_point_ = kRecoveryFailpoints[dice(kRecoveryFailpoints.size())];
+    crash_countdown_ = crash_point_ == "recover.after_journal" ? 1 + dice(4) : 1;
+    return;
+  }
   switch (dice(4)) {
     case 0: {
       std::vector<std::string_view> all(kArchiveFailpoints.begin(), kArchiveFailpoints.end());
@@ -286,20 +299,22 @@ void VolumeSim::arm_crash() {
 
 void VolumeSim::open_life(bool from_backends) {
   for (int attempt = 0;; ++attempt) {
-    if (attempt < 3) arm_crash();
-    const Status opened = try_open(from_backends);
-    if (opened && !has_crashed()) break;
-    if (!has_crashed()) broken("does not open: " + opened.error().message());
-    // Died while opening: nothing may be lost by that.
+    if (attempt < 3) arm_crash(/*is_recovery=*/!kept_disk_);
+    // What a first attempt has left goes on by itself, or is a volume: only it insists.
+    const Status opened = try_open(from_backends && attempt == 0);
+    if (!opened && !has_crashed()) broken("does not open: " + opened.error().message());
+    if (!has_crashed()) check_tree();
+    if (!has_crashed()) break;
+    // Died before anything new happened: nothing may be lost by that.
     note("crashed while opening");
     *net_alive_ = false;
     close_service();
     disk_ = disk_->reopen();
     clock_.advance(std::chrono::seconds(1));
-    crash_point_.clear();
   }
   crash_point_.clear();
-  check_tree();
+  // What a start shows is durable.
+  synced_ = history_.size() - 1;
 }
 
 void VolumeSim::check_tree() {
@@ -367,7 +382,7 @@ void VolumeSim::play_life() {
 }
 
 void VolumeSim::end_life(End end) {
-  bool lose = end == End::kLoseDisk;
+  const bool lose = end == End::kLoseDisk;
   if (!has_crashed()) {
     note(end == End::kStop        ? "stop"
          : end == End::kKill      ? "kill"
@@ -385,46 +400,57 @@ void VolumeSim::end_life(End end) {
   close_service();
   crash_point_.clear();
   clock_.advance(std::chrono::seconds(dice(100)));
-  if (lose) {
-    disk_ = std::make_unique<SimDisk>(seed_ + dice(1'000'000));
-    // Without a head there is nothing to come back: the first life must have archived something.
-    kept_disk_ = false;
-    auto head_known = remote_synced_ > 0;
-    if (!head_known) {
-      // Never archived: a new volume begins.
-      for (const auto& server : data_)
-        server->create_namespace("d", {.mode = zdb::NamespaceMode::kUser});
-      for (const auto& server : meta_) server->create_namespace("m");
-      history_.clear();
-      synced_ = remote_synced_ = 0;
-      in_doubt_.reset();
-    }
-    break_backends();
-    open_life(head_known);
-    mend_backends();
-    if (head_known) {
-      // What came back is what there is, here and there.
-      history_.erase(history_.begin(), history_.end() - 1);
-      remote_synced_ = 0;
-    }
-    synced_ = 0;
-    kept_disk_ = true;
-    may_be_degraded_ = may_be_degraded_ && head_known;
+  if (!lose) {
+    disk_ = disk_->reopen();
+    open_life(/*from_backends=*/false);
+    remote_synced_ = std::min(remote_synced_, history_.size() - 1);
     return;
   }
-  disk_ = disk_->reopen();
-  open_life(/*from_backends=*/false);
-  synced_ = std::min(synced_, history_.size() - 1);
-  remote_synced_ = std::min(remote_synced_, history_.size() - 1);
+  disk_ = std::make_unique<SimDisk>(seed_ + dice(1'000'000));
+  kept_disk_ = false;
+  break_backends();
+  open_life(is_on_backends_);
+  mend_backends();
+  kept_disk_ = true;
+  // What came back is what there is, here and there.
+  history_.erase(history_.begin(), history_.end() - 1);
+  synced_ = remote_synced_ = 0;
+}
+
+std::size_t VolumeSim::loss_budget() const {
+  const std::size_t parity = n_ - k_;
+  const std::size_t base = may_be_degraded_ ? std::max<std::size_t>(1, parity / 2) : parity;
+  return base - std::min(base, wiped_.size());
+}
+
+void VolumeSim::lose_shards() {
+  if (!loses_shards_ || loss_budget() == 0) return;
+  const std::size_t victim = dice(data_.size());
+  wiped_.insert(victim);
+  if (dice(2) == 0) {
+    data_[victim]->wipe();
+    note(data_[victim]->address() + " is wiped");
+  } else {
+    data_[victim]->power_cut();
+    note(data_[victim]->address() + " has a power cut");
+  }
+}
+
+void VolumeSim::archive_under_faults() {
+  if (!archives_under_faults_) return;
+  may_be_degraded_ = true;
+  break_backends();
+  const auto stepped = service_->archiver().step();
+  if (!has_crashed())
+    note(stepped ? "archived all the same" : "not archived: " + stepped.error().message());
+  mend_backends();
 }
 
 void VolumeSim::break_backends() {
-  // Up to n - k data backends, fewer when objects may have been stored with shards missing.
-  std::size_t budget = may_be_degraded_ ? 0 : n_ - k_;
-  budget -= std::min(budget, wiped_);
+  const std::size_t budget = loss_budget();
   for (std::size_t i = 0; i < budget; ++i) {
     SimZdb& server = *data_[dice(data_.size())];
-    switch (dice(5)) {
+    switch (dice(7)) {
       case 0:
         server.faults().down = true;
         break;
@@ -436,6 +462,12 @@ void VolumeSim::break_backends() {
         break;
       case 3:
         server.faults().frozen = true;
+        break;
+      case 4:
+        server.faults().lie_probability = dice(2) == 0 ? 1 : 0.2;
+        break;
+      case 5:
+        server.faults().drop_ack_probability = 0.5;
         break;
       default:
         server.faults().wrong_password = true;
@@ -459,7 +491,13 @@ void VolumeSim::mend_backends() {
 
 void VolumeSim::step() {
   clock_.advance(std::chrono::milliseconds(dice(3000)));
-  switch (dice(20)) {
+  switch (dice(22)) {
+    case 20:
+      archive_under_faults();
+      break;
+    case 21:
+      if (dice(4) == 0) lose_shards();
+      break;
     case 0:
       sync_local();
       break;
@@ -507,7 +545,8 @@ void VolumeSim::step() {
 std::vector<std::string> VolumeSim::paths(std::uint32_t type) const {
   std::vector<std::string> found;
   for (const auto& [path, node] : history_.back().image()) {
-    if ((node.mode & S_IFMT) == type) found.push_back(path.substr(std::min<std::size_t>(1, path.size())));
+    if ((node.mode & S_IFMT) == type)
+      found.push_back(path.substr(std::min<std::size_t>(1, path.size())));
   }
   return found;
 }
@@ -782,8 +821,7 @@ void VolumeSim::sync_remote() {
     if (!*stepped) broken("the archiver has a queue and nothing to do");
   }
   if (service_->archiver().status().watermark <= *sealed) broken("the watermark did not move");
-  // Index 0 also stands for "never": a state that was archived has an index above it.
-  if (history_.size() == 1) history_.push_back(history_.back());
+  is_on_backends_ = true;
   synced_ = remote_synced_ = history_.size() - 1;
   note("synced to the backends");
 }

@@ -15,7 +15,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/random.h"
@@ -41,6 +44,8 @@ class VolumeSim {
   // What was done, for telling two runs apart.
   [[nodiscard]] const std::string& trace() const { return trace_; }
 
+  // The points between durable effects outside the log and the volume, which list theirs.
+  static std::span<const std::string_view> archive_failpoints();
   // How often each failpoint was passed, over all runs of the process.
   static const std::map<std::string, std::uint64_t, std::less<>>& failpoints_reached();
 
@@ -68,11 +73,18 @@ class VolumeSim {
   void read_something();
   void sync_local();
   void sync_remote();
+  // Archives what is queued while backends are broken; what fails waits for the next time.
+  void archive_under_faults();
+  // How many data backends may be lost or broken on top of those that have lost shards already.
+  std::size_t loss_budget() const;
   void break_backends();
   void mend_backends();
+  // A data backend loses what it holds, or what it has not written back: nothing repairs that here.
+  void lose_shards();
   void note(std::string text);
   [[noreturn]] void broken(std::string what);
-  void arm_crash();
+  // A crash somewhere in what comes next, or none; a recovery is crashed at its own points, too.
+  void arm_crash(bool is_recovery = false);
   bool has_crashed() const { return disk_->crashed(); }
   std::uint64_t dice(std::uint64_t sides) { return random_.below(sides); }
 
@@ -101,15 +113,20 @@ class VolumeSim {
   std::unique_ptr<zstor::ObjectStore> store_;
   std::unique_ptr<fs::VolumeService> service_;
 
-  // States since the last one that is certain to survive a power loss; the last is the present.
+  // The states since the disk was new; the last is the present.
   std::vector<ModelFs> history_;
   std::size_t synced_ = 0;  // history_[synced_] and what follows may come back after a power loss.
-  std::size_t remote_synced_ = 0;  // The same after the loss of the disk.
+  // The same after the loss of the disk. At first the empty volume, which needs no backend.
+  std::size_t remote_synced_ = 0;
+  bool is_on_backends_ = false;  // Some state was synced to them.
   std::optional<ModelFs> in_doubt_;
   bool kept_disk_ = true;
-  // Objects may have been stored with shards missing: fewer losses are then allowed.
+  // What this world lets happen; either takes from the losses that reads must survive later.
+  bool archives_under_faults_ = false;
+  bool loses_shards_ = false;
+  // Objects may have been stored with shards missing: fewer losses are then allowed (P5).
   bool may_be_degraded_ = false;
-  std::size_t wiped_ = 0;
+  std::set<std::size_t> wiped_;  // Data backends that have lost shards.
   std::string crash_point_;
   std::uint64_t crash_countdown_ = 0;
   fs::Timespec last_time_;
