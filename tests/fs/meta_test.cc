@@ -8,6 +8,7 @@
 #include "fs/log/mutation.h"
 #include "fs/meta/keys.h"
 #include "fs/meta/meta_store.h"
+#include "tests/sim/sim_disk.h"
 
 namespace qsfs::fs {
 namespace {
@@ -170,6 +171,24 @@ TEST_F(MetaStoreTest, RefusesAMalformedBatchWhole) {
   ASSERT_FALSE(applied);
   EXPECT_EQ(applied.error().code, Errc::kCorruption);
   EXPECT_EQ(Get("i1"), "(none)");
+}
+
+// Seen as CURRENT naming a manifest that was not there.
+TEST(MetaStoreCrashTest, OpensAfterPowerLossAtAnyCallOfAnOpen) {
+  auto disk = std::make_unique<sim::SimDisk>(1);
+  ASSERT_TRUE(disk->create_directory("/store"));
+  ASSERT_TRUE(disk->sync_directory("/"));
+  MetaStoreOptions options;
+  options.directory = "/store/meta";
+  options.deterministic = true;
+  for (std::uint64_t nth = 1; nth <= 150; ++nth) {
+    disk->crash_at_call(nth, sim::CrashKind::kPowerLoss);
+    static_cast<void>(MetaStore::open(options, *disk));
+    disk->crash(sim::CrashKind::kPowerLoss);
+    disk = disk->reopen();
+    const auto opened = MetaStore::open(options, *disk);
+    ASSERT_TRUE(opened) << "call " << nth << ": " << opened.error().message();
+  }
 }
 
 TEST(MetaRowsTest, RowsSurviveTheirEncoding) {
