@@ -61,7 +61,7 @@ void Progress::update(std::uint64_t done_bytes, std::uint64_t total_bytes, std::
     if (has_line_ && now - last_line_ < kProgressLineEvery) return;
     has_line_ = true;
     last_line_ = now;
-    out_ << text << std::endl;
+    out_ << text << '\n' << std::flush;
     return;
   }
   const double share =

@@ -88,7 +88,7 @@ Status wait_for_end(Session& session, const UniqueFd& process) {
     if (ready > 0) return {};
     if (!was_said && !is_silent && system_clock().now() - started >= kProgressAfter) {
       session.err << "Waiting until the volume has written everything to the local disk…"
-                  << std::endl;
+                  << '\n' << std::flush;
       was_said = true;
     }
   }

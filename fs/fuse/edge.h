@@ -14,7 +14,9 @@
 #include "base/result.h"
 #include "fs/volume/volume.h"
 
+// NOLINTNEXTLINE(readability-identifier-naming): libfuse's names.
 struct fuse_lowlevel_ops;
+// NOLINTNEXTLINE(readability-identifier-naming): libfuse's names.
 struct fuse_req;
 
 namespace qsfs::fs {

@@ -104,7 +104,7 @@ std::string connection_directory(const std::string& mountpoint) {
 }  // namespace
 
 Result<std::unique_ptr<Session>> Session::mount(const MountOptions& options, Edge& edge) {
-  auto session = std::unique_ptr<Session>(new Session(options, edge));
+  auto session = std::unique_ptr<Session>(new Session(options));
   Arguments arguments;
   arguments.option("default_permissions");
   arguments.option("fsname=" + escaped(options.source));

@@ -51,13 +51,12 @@ class Session {
   Status flush_kernel() const;
 
  private:
-  Session(MountOptions options, Edge& edge) : options_(std::move(options)), edge_(edge) {}
+  explicit Session(MountOptions options) : options_(std::move(options)) {}
   void serve();
   // Wakes every thread that waits for a request.
   void abort_connection();
 
   const MountOptions options_;
-  Edge& edge_;
   fuse_session* session_ = nullptr;
   std::atomic<std::size_t> ended_threads_{0};
   std::atomic<bool> unmounted_{false};

@@ -25,8 +25,9 @@ FS_ALLOWED = {
     "cache": {"log", "meta", "volume"},
     "archive": {"log", "meta", "volume", "cache"},
     "service": {"log", "meta", "volume", "cache", "archive"},
-    "control": {"log", "meta", "volume", "cache", "archive", "service"},
-    "fuse": {"log", "meta", "volume", "cache", "archive", "service", "control"},
+    "fuse": {"log", "meta", "volume"},
+    "control": {"log", "meta", "volume", "cache", "archive", "service", "fuse"},
+    "program": {"log", "meta", "volume", "cache", "archive", "service", "fuse", "control"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 

@@ -8,7 +8,7 @@ import sys
 LINES_MAX = 800
 BANNED = [
     (re.compile(r"\busing namespace\b"), "using namespace"),
-    (re.compile(r"\bstd::thread\b"), "threads are started by base/thread.h"),
+    (re.compile(r"\bstd::thread\b(?!::)"), "threads are started by base/thread.h"),
     (re.compile(r"\.detach\(\)"), "no thread is detached"),
     (re.compile(r"\bthis_thread::sleep_for\b|\busleep\(|\bnanosleep\("), "no sleeping: wait for the condition"),
     (re.compile(r"\bsystem\(|\bpopen\("), "no shell"),

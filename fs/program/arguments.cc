@@ -1,14 +1,16 @@
-#include "fs/fuse/arguments.h"
+#include "fs/program/arguments.h"
 
 #include <CLI/CLI.hpp>
-#include <sstream>
+#include <algorithm>
+#include <array>
+#include <string_view>
 
 namespace qsfs::fs {
 namespace {
 
 // Options of mount(8) that say how fstab is to be read, not how to mount.
 bool is_for_mount_only(const std::string& option) {
-  static const std::vector<std::string> kIgnored = {
+  static constexpr std::array<std::string_view, 9> kIgnored = {
       "defaults", "auto", "noauto", "user", "nouser", "users", "rw", "nofail", "_netdev"};
   return std::ranges::find(kIgnored, option) != kIgnored.end() || option.starts_with("x-") ||
          option.starts_with("comment=");
