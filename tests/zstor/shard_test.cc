@@ -176,7 +176,7 @@ std::vector<Buffer> example_shards() {
   std::string line;
   bool inside = false;
   while (std::getline(file, line)) {
-    if (line.starts_with("    # shard ")) {
+    if (line.starts_with("    # shard ") && line.size() == 13) {
       out.emplace_back();
       inside = true;
       continue;
