@@ -54,6 +54,7 @@ class LogHarness {
     close();
     // A store that was flushed holds what it was flushed with; the rest is replayed.
     store_ = flushed_store_;
+    sealed_rows_ = flushed_sealed_rows_;
     applied_ = flushed_;
     sealed_.clear();
     LogOptions options{.directory = kDirectory,
@@ -136,8 +137,7 @@ class LogHarness {
   // The store writes itself out, as RocksDB does: after a sync.
   Status flush_store() {
     QSFS_TRY(sync());
-    flushed_store_ = store_;
-    flushed_ = applied_;
+    keep_store();
     return {};
   }
 
@@ -149,6 +149,11 @@ class LogHarness {
     ASSERT_LE(store_.size(), expected.size());
     ASSERT_GE(store_.size(), synced_count_);
     for (std::size_t i = 0; i < store_.size(); ++i) ASSERT_EQ(store_[i].no, expected[i]);
+    // Every segment but the open one was sealed, each once.
+    ASSERT_EQ(sealed_rows_.size(), number(log_->open_segment()) - 1);
+    for (std::size_t i = 0; i < sealed_rows_.size(); ++i) {
+      ASSERT_EQ(sealed_rows_[i], std::to_string(i + 1));
+    }
     adopt_store();
   }
   // Everything that was acknowledged is there.
@@ -195,16 +200,24 @@ class LogHarness {
   bool is_open() const { return log_ != nullptr; }
 
  private:
+  void keep_store() {
+    flushed_store_ = store_;
+    flushed_sealed_rows_ = sealed_rows_;
+    flushed_ = applied_;
+  }
   Status apply(const RecordView& record) {
     QSFS_TRY(apply_status_);
     EXPECT_GE(record.lsn, applied_);
     if (record.kind == RecordKind::kUser) {
       store_.push_back({.no = record.request_id, .payloads = record.payloads});
     }
+    QSFS_TRY(for_each_mutation(record.mutations, [this](const Mutation& mutation) -> Status {
+      if (as_text(mutation.key) == "sealed") sealed_rows_.emplace_back(as_text(mutation.value));
+      return {};
+    }));
     applied_ = record.end;
     if (flushes_while_opening_ && log_ == nullptr) {
-      flushed_store_ = store_;
-      flushed_ = applied_;
+      keep_store();
     }
     return {};
   }
@@ -222,7 +235,9 @@ class LogHarness {
 
   std::vector<Change> store_;
   Lsn applied_;
+  std::vector<std::string> sealed_rows_;
   std::vector<Change> flushed_store_;
+  std::vector<std::string> flushed_sealed_rows_;
   Lsn flushed_;
   Status apply_status_;
   std::vector<SealedSegment> sealed_;

@@ -290,18 +290,24 @@ TEST_F(LogTest, AFailedSyncIsRepeatedUntilARemount) {
 }
 
 TEST_F(LogTest, ARemountMakesDurableWhatAFailedSyncDidNot) {
-  open();
-  write(100);
-  h_.disk().inject({.call = sim::DiskCall::kDatasync, .from_then_on = true});
-  EXPECT_FALSE(h_.sync());
-  // The kernel holds the pages for clean: only writing them again helps.
-  h_.crash(CrashKind::kKill);
-  open();
-  h_.expect_all();
-  h_.crash(CrashKind::kPowerLoss);
-  open();
-  h_.expect_all();
-  h_.expect_payloads();
+  for (const char* file : {".data", ".journal"}) {
+    for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+      LogHarness h(seed);
+      ASSERT_TRUE(h.open());
+      ASSERT_TRUE(h.write(100));
+      h.disk().inject(
+          {.call = sim::DiskCall::kDatasync, .from_then_on = true, .path_contains = file});
+      EXPECT_FALSE(h.sync());
+      // The kernel holds the pages for clean: only writing them again helps.
+      h.crash(CrashKind::kKill);
+      ASSERT_TRUE(h.open());
+      h.expect_all();
+      h.crash(CrashKind::kPowerLoss);
+      ASSERT_TRUE(h.open());
+      h.expect_all();
+      h.expect_payloads();
+    }
+  }
 }
 
 TEST_F(LogTest, AFailedApplyIsTakenBack) {
