@@ -42,8 +42,10 @@ struct Session {
 
 // Each adds its subcommands to `app`; their callbacks use `session`.
 void register_init(CLI::App& app, Session& session);
-void register_mount(CLI::App& app, Session& session);   // mount.
-void register_umount(CLI::App& app, Session& session);  // umount.
+void register_object(CLI::App& app, Session& session);   // object put, get, check, rebuild, rm, ls.
+void register_backend(CLI::App& app, Session& session);  // backend test.
+void register_mount(CLI::App& app, Session& session);    // mount.
+void register_umount(CLI::App& app, Session& session);   // umount.
 void register_volume(CLI::App& app, Session& session);  // status, sync, evict, reload, stats, info.
 
 // The whole program: parses the command line, runs one command, returns the exit code. Catches what

@@ -16,6 +16,8 @@ int run_checked(int argc, const char* const* argv, Session& session) {
   app.failure_message(CLI::FailureMessage::help);
 
   register_init(app, session);
+  register_object(app, session);
+  register_backend(app, session);
   register_mount(app, session);
   register_umount(app, session);
   register_volume(app, session);

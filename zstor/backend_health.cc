@@ -11,6 +11,10 @@ constexpr double kMeanGain = 1.0 / 8;
 constexpr double kDeviationGain = 1.0 / 4;
 // Mean and so many mean deviations: about 95 % of the replies of a backend that is well.
 constexpr double kHedgeDeviations = 3;
+// One call that took far longer than the others tells little of the next: it counts as so many
+// times the average, and this.
+constexpr double kOutlierFactor = 4;
+constexpr double kOutlierNs = 50e6;
 
 BackendState state_after(BackendHealth::Call call, Errc code) {
   switch (code) {
@@ -56,7 +60,8 @@ std::string_view to_string(BackendState state) {
 }
 
 void BackendHealth::Latency::add(Duration sample) {
-  const auto ns = static_cast<double>(sample.count());
+  auto ns = static_cast<double>(sample.count());
+  if (known) ns = std::min(ns, kOutlierFactor * mean_ns + kOutlierNs);
   if (!known) {
     mean_ns = ns;
     deviation_ns = ns / 2;
@@ -131,10 +136,9 @@ void BackendHealth::note_failure(Call call, const Error& error) {
   }
 }
 
-void BackendHealth::note_late(Call call, Duration waited) {
+void BackendHealth::note_late_write(Duration waited) {
   MutexLock lock(mu_);
-  (call == Call::kRead ? reads_ : writes_).add(waited);
-  if (call == Call::kRead) return;
+  writes_.add(waited);
   if (state_ == BackendState::kHealthy || state_ == BackendState::kUnknown) {
     set_state_locked(BackendState::kSlow);
     last_error_ =
@@ -143,6 +147,18 @@ void BackendHealth::note_late(Call call, Duration waited) {
         " ms";
   }
   no_writes_until_ = std::max(no_writes_until_, clock_.now() + kSlowCoolDown);
+}
+
+std::uint64_t BackendHealth::note_read_began() {
+  MutexLock lock(mu_);
+  reading_.emplace_back(next_read_, clock_.now());
+  return next_read_++;
+}
+
+void BackendHealth::note_read_ended(std::uint64_t number) {
+  MutexLock lock(mu_);
+  std::erase_if(reading_, [&](const auto& reading) { return reading.first == number; });
+  last_read_ = clock_.now();
 }
 
 void BackendHealth::note_missing_shard() {
@@ -231,8 +247,14 @@ std::uint64_t BackendHealth::free_bytes() const {
 
 std::optional<Duration> BackendHealth::read_latency() const {
   MutexLock lock(mu_);
-  if (!reads_.known) return std::nullopt;
-  return Duration(static_cast<std::int64_t>(reads_.mean_ns));
+  const MonotonicTime now = clock_.now();
+  Duration oldest{};
+  for (const auto& [number, began] : reading_) oldest = std::max(oldest, now - began);
+  if (!reads_.known && oldest == Duration{}) return std::nullopt;
+  const double half_lives = static_cast<double>((now - last_read_).count()) /
+                            static_cast<double>(Duration(kLatencyHalfLife).count());
+  const double ns = reads_.mean_ns * std::exp2(-half_lives);
+  return std::max(oldest, Duration(static_cast<std::int64_t>(ns)));
 }
 
 Duration BackendHealth::hedge_delay() const {

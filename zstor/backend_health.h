@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -29,6 +31,8 @@ inline constexpr Duration kInfoAgeMax = std::chrono::seconds(60);
 inline constexpr Duration kHedgeMin = std::chrono::milliseconds(20);
 inline constexpr Duration kHedgeMax = std::chrono::seconds(2);
 inline constexpr Duration kHedgeDefault = std::chrono::milliseconds(250);
+// The weight of what is known of a backend's speed halves in this time without a read.
+inline constexpr Duration kLatencyHalfLife = std::chrono::seconds(5);
 // Shards in a row that were missing, or bad, before the backend is called wiped, or corrupt.
 inline constexpr unsigned kBadShardsInRow = 3;
 
@@ -47,10 +51,13 @@ class BackendHealth {
 
   explicit BackendHealth(Clock& clock) : clock_(clock) {}
 
+  // Every read is announced when it begins; the number goes to note_read_ended().
+  std::uint64_t note_read_began() QSFS_EXCLUDES(mu_);
+  void note_read_ended(std::uint64_t number) QSFS_EXCLUDES(mu_);
   void note_success(Call call, Duration took) QSFS_EXCLUDES(mu_);
   void note_failure(Call call, const Error& error) QSFS_EXCLUDES(mu_);
-  // A reply is out for `waited`, while others came long ago.
-  void note_late(Call call, Duration waited) QSFS_EXCLUDES(mu_);
+  // A write is not answered for `waited`, while those of others were long ago.
+  void note_late_write(Duration waited) QSFS_EXCLUDES(mu_);
   // It answered, but a shard that should be there is not, or is not what it should be.
   void note_missing_shard() QSFS_EXCLUDES(mu_);
   void note_bad_shard() QSFS_EXCLUDES(mu_);
@@ -69,7 +76,9 @@ class BackendHealth {
   [[nodiscard]] bool wants_probe() const QSFS_EXCLUDES(mu_);
   // From the last probe, less what was written since; UINT64_MAX: not known.
   [[nodiscard]] std::uint64_t free_bytes() const QSFS_EXCLUDES(mu_);
-  // Average time of a read; nullopt before the first.
+  // How long a read would probably take: the average, less the longer ago the last one was, so that
+  // a backend which was slow once gets another chance; but not less than the reads that are under
+  // way have taken by now. Nullopt before the first.
   [[nodiscard]] std::optional<Duration> read_latency() const QSFS_EXCLUDES(mu_);
   [[nodiscard]] Duration hedge_delay() const QSFS_EXCLUDES(mu_);
   [[nodiscard]] Snapshot snapshot() const QSFS_EXCLUDES(mu_);
@@ -97,6 +106,10 @@ class BackendHealth {
   MonotonicTime no_reads_until_ QSFS_GUARDED_BY(mu_){};
   MonotonicTime no_writes_until_ QSFS_GUARDED_BY(mu_){};
   Latency reads_ QSFS_GUARDED_BY(mu_);
+  MonotonicTime last_read_ QSFS_GUARDED_BY(mu_){};
+  // Number and beginning of the reads under way: at most a lane's width and a few probes.
+  std::vector<std::pair<std::uint64_t, MonotonicTime>> reading_ QSFS_GUARDED_BY(mu_);
+  std::uint64_t next_read_ QSFS_GUARDED_BY(mu_) = 0;
   Latency writes_ QSFS_GUARDED_BY(mu_);
   std::optional<zdb::NamespaceInfo> info_ QSFS_GUARDED_BY(mu_);
   MonotonicTime info_at_ QSFS_GUARDED_BY(mu_){};

@@ -18,8 +18,9 @@
 
 namespace qsfs::zstor {
 
-// A SET is late when the stripe has the shards that it needs, and this one takes longer than this
-// and than kSetLateFactor times what those took.
+// A SET is late when k shards of its stripe are stored, and it takes longer than this and than
+// kSetLateFactor times what those took. It is then given up if another backend can take the shard,
+// or the stripe has the shards that it needs.
 inline constexpr Duration kSetLateMin = std::chrono::seconds(1);
 inline constexpr int kSetLateFactor = 4;
 // How often a waiting put() looks for late SETs.

@@ -15,6 +15,7 @@ PutState::PutState(StoreCore& core, const PutOptions& options,
       id_(options.id),
       generation_(options.generation),
       codec_(std::move(codec)),
+      data_shards_(core.config->shards.minimal_shards),
       needed_(core.shards_needed()),
       total_(core.config->shards.expected_shards),
       excluded_(core.data.size(), false) {
@@ -84,7 +85,6 @@ void PutState::encode(const std::shared_ptr<StripeJob>& job) {
 void PutState::store_shard(const std::shared_ptr<StripeJob>& job, unsigned index) {
   std::uint32_t backend = kUnplaced;
   unsigned attempt = 0;
-  Buffers buffers;
   {
     MutexLock lock(mu_);
     ShardTry& shard = job->shards[index];
@@ -94,15 +94,14 @@ void PutState::store_shard(const std::shared_ptr<StripeJob>& job, unsigned index
       return;
     }
     attempt = ++shard.attempt;
+    shard.stage = ShardTry::Stage::kRunning;
     shard.backend = backend;
     shard.since = core_.deps.clock.now();
-    buffers = job->buffers;
   }
-  core_.data[backend]->lane().submit(
-      BackendLane::Priority::kWrite,
-      [self = shared_from_this(), job, index, attempt, backend, buffers = std::move(buffers)] {
-        self->run_set(job, index, attempt, backend, buffers);
-      });
+  core_.data[backend]->lane().submit(BackendLane::Priority::kWrite,
+                                     [self = shared_from_this(), job, index, attempt, backend] {
+                                       self->run_set(job, index, attempt, backend);
+                                     });
 }
 
 Result<Buffer> PutState::set(std::uint32_t backend, std::uint32_t stripe, unsigned index,
@@ -120,7 +119,10 @@ Result<Buffer> PutState::set(std::uint32_t backend, std::uint32_t stripe, unsign
 }
 
 void PutState::run_set(const std::shared_ptr<StripeJob>& job, unsigned index, unsigned attempt,
-                       std::uint32_t backend_index, const Buffers& buffers) {
+                       std::uint32_t backend_index) {
+  // Held only from here on: tasks that wait in the lane of a backend that hangs hold no memory. The
+  // stripe drops it when it is settled, be this SET out or not.
+  std::shared_ptr<StripeBuffers> buffers;
   {
     MutexLock lock(mu_);
     // Given up while it was waiting in its lane.
@@ -129,6 +131,7 @@ void PutState::run_set(const std::shared_ptr<StripeJob>& job, unsigned index, un
       give_up_locked(*job, index);
       return;
     }
+    buffers = job->buffers;
   }
   const MonotonicTime start = core_.deps.clock.now();
   const Result<Buffer> key = set(backend_index, job->stripe, index, buffers->encoded.shard(index));
@@ -150,12 +153,14 @@ void PutState::run_set(const std::shared_ptr<StripeJob>& job, unsigned index, un
     store_shard(job, index);
     return;
   }
-  // Late, and stored elsewhere by now: this copy would be garbage for ever.
+  // Late, and stored elsewhere or given up by now. In sequential mode nobody else knows this id,
+  // and the copy would be garbage for ever. In user mode its key is that of every copy of the
+  // shard: a repair may be storing it there again at this moment, so it is left to a scan.
   if (!key) return;
   StoreBackend& backend = *core_.data[backend_index];
-  backend.health().note_late(BackendHealth::Call::kWrite, took);
+  backend.health().note_late_write(took);
   // Best effort: when this fails as well, the backend's health says so.
-  static_cast<void>(backend.remove(*key, kRemoveTimeout));
+  if (sequential_[backend_index]) static_cast<void>(backend.remove(*key, kRemoveTimeout));
 }
 
 void PutState::set_succeeded_locked(StripeJob& job, unsigned index, Bytes key) {
@@ -167,7 +172,7 @@ void PutState::set_succeeded_locked(StripeJob& job, unsigned index, Bytes key) {
   }
   shard.stage = ShardTry::Stage::kStored;
   ++job.stored;
-  if (job.stored == needed_) job.needed_took = core_.deps.clock.now() - job.sets_began;
+  if (job.stored == data_shards_) job.most_took = core_.deps.clock.now() - job.sets_began;
   core_.counters.shards_written.fetch_add(1, std::memory_order_relaxed);
   core_.counters.stored_bytes_written.fetch_add(job.buffers->encoded.shard(index).size(),
                                                 std::memory_order_relaxed);
@@ -175,7 +180,7 @@ void PutState::set_succeeded_locked(StripeJob& job, unsigned index, Bytes key) {
   const Duration took = core_.deps.clock.now() - shard.since;
   if (core_.deps.io.width() == 1 && took > kSetLateMin &&
       has_substitute_locked(index, shard.backend)) {
-    core_.data[shard.backend]->health().note_late(BackendHealth::Call::kWrite, took);
+    core_.data[shard.backend]->health().note_late_write(took);
     exclude_locked(shard.backend);
   }
   shard_decided_locked(job);
@@ -183,6 +188,7 @@ void PutState::set_succeeded_locked(StripeJob& job, unsigned index, Bytes key) {
 
 void PutState::set_failed_locked(StripeJob& job, unsigned index, const Error& error) {
   ShardTry& shard = job.shards[index];
+  shard.stage = ShardTry::Stage::kIdle;
   last_set_error_ = error.message();
   if (error.code == Errc::kNoSpace) out_of_space_ = true;
   // Another shard of this backend failed before, and the layout has moved on.
@@ -262,17 +268,18 @@ void PutState::look_for_late() {
     MutexLock lock(mu_);
     const MonotonicTime now = core_.deps.clock.now();
     for (const auto& job : jobs_) {
-      if (job->stored < needed_) continue;
-      const Duration limit = std::max(kSetLateMin, kSetLateFactor * job->needed_took);
+      if (job->stored < data_shards_) continue;
+      const Duration limit = std::max(kSetLateMin, kSetLateFactor * job->most_took);
       for (unsigned index = 0; index < total_; ++index) {
         ShardTry& shard = job->shards[index];
-        if (shard.stage != ShardTry::Stage::kPending || now - shard.since < limit) continue;
-        core_.data[shard.backend]->health().note_late(BackendHealth::Call::kWrite,
-                                                      now - shard.since);
+        if (shard.stage != ShardTry::Stage::kRunning || now - shard.since < limit) continue;
+        // Where it cannot be replaced and is needed, there is nothing better than to wait.
+        if (job->stored < needed_ && !has_substitute_locked(index, shard.backend)) continue;
+        core_.data[shard.backend]->health().note_late_write(now - shard.since);
         exclude_locked(shard.backend);
         // From here on, the task that hangs is not the one that decides.
         ++shard.attempt;
-        shard.since = now;
+        shard.stage = ShardTry::Stage::kIdle;
         late.push_back({job, index});
       }
     }

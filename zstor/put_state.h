@@ -15,8 +15,9 @@ namespace qsfs::zstor {
 
 // One shard of a stripe that is under way.
 struct ShardTry {
-  enum class Stage { kPending, kStored, kGivenUp };
-  Stage stage = Stage::kPending;
+  // kIdle: the next try is about to be made, or the shard about to be given up.
+  enum class Stage { kIdle, kRunning, kStored, kGivenUp };
+  Stage stage = Stage::kIdle;
   // Counts the tries: a task whose number is not this one was given up as late.
   unsigned attempt = 0;
   bool tried_again = false;  // On the same backend, because there was no other.
@@ -35,7 +36,7 @@ struct StripeJob {
   unsigned pending = 0;
   unsigned stored = 0;
   MonotonicTime sets_began{};
-  Duration needed_took{};  // Until the last of the shards that are needed was stored.
+  Duration most_took{};  // Until k shards were stored.
 };
 
 // Shared by the caller and the tasks: a SET that hangs may end after put() has returned.
@@ -61,14 +62,13 @@ class PutState : public std::enable_shared_from_this<PutState> {
     std::uint32_t backend = kUnplaced;
     std::uint64_t sequential_key = 0;
   };
-  using Buffers = std::shared_ptr<StripeBuffers>;
 
   void encode(const std::shared_ptr<StripeJob>& job) QSFS_EXCLUDES(mu_);
   // Begins the next try of a shard, or gives it up.
   void store_shard(const std::shared_ptr<StripeJob>& job, unsigned index) QSFS_EXCLUDES(mu_);
-  // On the backend's lane. Keeps the buffers, which the stripe drops when it is settled.
+  // On the backend's lane.
   void run_set(const std::shared_ptr<StripeJob>& job, unsigned index, unsigned attempt,
-               std::uint32_t backend, const Buffers& buffers) QSFS_EXCLUDES(mu_);
+               std::uint32_t backend) QSFS_EXCLUDES(mu_);
   [[nodiscard]] Result<Buffer> set(std::uint32_t backend, std::uint32_t stripe, unsigned index,
                                    Bytes shard);
   void set_succeeded_locked(StripeJob& job, unsigned index, Bytes key) QSFS_REQUIRES(mu_);
@@ -91,6 +91,7 @@ class PutState : public std::enable_shared_from_this<PutState> {
   const ObjectId id_;
   const std::uint64_t generation_;
   const std::shared_ptr<const StripeCodec> codec_;
+  const unsigned data_shards_;
   const unsigned needed_;
   const unsigned total_;
   // As they were when the put began; one whose mode was not known then is excluded.

@@ -187,7 +187,7 @@ MonotonicTime Fetch::hedge_late() {
     MutexLock lock(state_->mu);
     for (FetchState::Running& running : state_->running) {
       if (running.hedged) continue;
-      BackendHealth& health = core_.data[running.backend]->health();
+      const BackendHealth& health = core_.data[running.backend]->health();
       const Duration delay = health.hedge_delay();
       const MonotonicTime due =
           running.began ? *running.began + delay : running.submitted + kQueuedPatience * delay;
@@ -196,10 +196,11 @@ MonotonicTime Fetch::hedge_late() {
         continue;
       }
       running.hedged = true;
-      health.note_late(BackendHealth::Call::kRead, now - running.submitted);
       ++late;
     }
   }
+  // Those that were just started may be late in their turn.
+  if (late > 0) next = std::min(next, now + kHedgeMin);
   for (; late > 0; --late) start_one();
   return next;
 }

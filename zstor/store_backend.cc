@@ -46,7 +46,10 @@ Result<T> StoreBackend::timed(BackendHealth::Call kind, const Call& call) {
     return std::unexpected(std::move(error));
   }
   const MonotonicTime start = dependencies_.clock.now();
+  const bool is_read = kind == BackendHealth::Call::kRead;
+  const std::uint64_t number = is_read ? health_.note_read_began() : 0;
   Result<T> result = call(**found);
+  if (is_read) health_.note_read_ended(number);
   if (result) {
     health_.note_success(kind, dependencies_.clock.now() - start);
     return result;
