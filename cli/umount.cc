@@ -87,8 +87,8 @@ Status wait_for_end(Session& session, const UniqueFd& process) {
     if (ready < 0 && errno != EINTR) return fail_errno(errno, "wait for the volume's process");
     if (ready > 0) return {};
     if (!was_said && !is_silent && system_clock().now() - started >= kProgressAfter) {
-      session.err << "Waiting until the volume has written everything to the local disk…"
-                  << '\n' << std::flush;
+      session.err << "Waiting until the volume has written everything to the local disk…" << '\n'
+                  << std::flush;
       was_said = true;
     }
   }

@@ -186,8 +186,8 @@ class Log {
 
   // The records of a sealed segment, from its journal file.
   virtual Result<Buffer> read_journal(SegmentId id) const = 0;
-  // Deletes N.journal, durably. REQUIRES: the store has flushed beyond it, it is archived, and those
-  // before it are gone.
+  // Deletes N.journal, durably. REQUIRES: the store has flushed beyond it, it is archived, and
+  // those before it are gone.
   virtual Status remove_journal(SegmentId id) = 0;
   // What the journals occupy on the disk, with the prepared one.
   virtual std::uint64_t journal_bytes() const = 0;

@@ -24,6 +24,7 @@ Timespec time_of(const Clock& clock) {
 VolumeDiffer::VolumeDiffer(VolumeWorld& world, std::uint64_t seed)
     : world_(world), random_(seed), model_(time_of(world.clock())) {
   inodes_[sim::ModelFs::kRoot] = kRootInode;
+  states_.push_back({model_, inodes_, orphans_});
 }
 
 std::string VolumeDiffer::history() const {
@@ -49,6 +50,10 @@ bool VolumeDiffer::same_outcome(const Result<A>& real, const Result<B>& model) {
   if (!history_.empty()) history_.back() += " -> " + model_text;
   ++outcomes_[model_text];
   if (real_text == model_text) return true;
+  if (expect_faults_ && !real) {
+    const Errc code = real.error().code;
+    faulted_ = code == Errc::kIo || code == Errc::kNoSpace || code == Errc::kReadOnly;
+  }
   return differ(fmt::format("volume: {} ({}), model: {}", real_text,
                             real ? "" : real.error().message(), model_text));
 }
@@ -177,17 +182,82 @@ bool VolumeDiffer::restart() {
   note("restart");
   const Status started = world_.restart();
   if (!started) return differ("restart: " + started.error().message());
+  return forget_orphans();
+}
+
+bool VolumeDiffer::forget_orphans() {
   const Status forgotten = world_.volume().forget_all_orphans();
   if (!forgotten) return differ("orphans: " + forgotten.error().message());
+  // A crash must not bring some of them back: the states of that are not kept.
+  const Status synced = world_.volume().sync();
+  if (!synced) return differ("sync: " + synced.error().message());
   model_.forget_all_orphans();
   orphans_.clear();
   std::erase_if(inodes_, [this](const auto& entry) { return !model_.node(entry.first); });
+  states_.assign(1, {model_, inodes_, orphans_});
   return compare();
+}
+
+bool VolumeDiffer::sync() {
+  note("sync");
+  const Status synced = world_.volume().sync();
+  if (!synced) return expect_faults_ || differ("sync: " + synced.error().message());
+  states_.assign(1, {model_, inodes_, orphans_});
+  return true;
+}
+
+bool VolumeDiffer::recover() {
+  note("recover");
+  const Status started = world_.start();
+  if (!started) return differ("start after a crash: " + started.error().message());
+  if (const std::string broken = world_.broken_invariant(); !broken.empty()) {
+    return differ("invariant after a crash: " + broken);
+  }
+  const auto image = sim::image_of(world_.volume());
+  if (!image) return differ("walk after a crash: " + image.error().message());
+  const VolumeUsage usage = world_.volume().usage();
+  std::string newest;
+  for (auto state = states_.rbegin(); state != states_.rend(); ++state) {
+    std::string difference =
+        sim::first_difference(state->model.image(), *image, sim::CompareTimes::kYes);
+    const VolumeUsage expected = state->model.usage();
+    if (difference.empty() &&
+        (expected.used_bytes != usage.used_bytes || expected.inodes != usage.inodes)) {
+      difference = "usage";
+    }
+    if (difference.empty()) {
+      State found = std::move(*state);
+      model_ = std::move(found.model);
+      inodes_ = std::move(found.inodes);
+      orphans_ = std::move(found.orphans);
+      return forget_orphans();
+    }
+    if (newest.empty()) newest = difference;
+  }
+  return differ(
+      fmt::format("none of {} states since the last sync; the newest: {}", states_.size(), newest));
 }
 
 // --- Operations.
 
 bool VolumeDiffer::step() {
+  State before{model_, inodes_, orphans_};
+  faulted_ = false;
+  const bool same = do_step();
+  states_.push_back({model_, inodes_, orphans_});
+  if (same || !faulted_) return same;
+  ++faults_;
+  history_.back() += " (fault: " + difference_ + ")";
+  difference_.clear();
+  // What failed has changed nothing.
+  model_ = before.model;
+  inodes_ = before.inodes;
+  orphans_ = before.orphans;
+  states_.push_back(std::move(before));
+  return true;
+}
+
+bool VolumeDiffer::do_step() {
   world_.clock().advance(Duration(1 + static_cast<std::int64_t>(below(3'000'000'000))));
   model_.set_time(time_of(world_.clock()));
   const std::uint64_t kind = below(100);
@@ -425,7 +495,7 @@ bool VolumeDiffer::step_forget() {
   const ModelIno model = orphans_[below(orphans_.size())];
   note(fmt::format("forget {}", inodes_.at(model)));
   const Status real = world_.volume().forget_orphan(inodes_.at(model));
-  if (!real) return differ("forget: " + real.error().message());
+  if (!same_outcome(real, Status{})) return false;
   // Directories that are gone still know their parent: ".." of an orphan is nobody's business.
   model_.forget_orphan(model);
   inodes_.erase(model);

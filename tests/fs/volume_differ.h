@@ -26,6 +26,15 @@ class VolumeDiffer {
   // A new life of the volume, whose orphans are gone.
   bool restart();
 
+  // From now on an operation may fail because of the disk; it must then have changed nothing.
+  void expect_faults() { expect_faults_ = true; }
+  [[nodiscard]] int faults() const { return faults_; }
+  // sync(), and forget the states before it.
+  bool sync();
+  // The world has crashed and its volume is to be started again: finds the state of the model that
+  // the volume shows now, which must not be older than the last sync(), and goes on from there.
+  bool recover();
+
   [[nodiscard]] const std::string& difference() const { return difference_; }
   // What was done, for a failing test.
   [[nodiscard]] std::string history() const;
@@ -55,6 +64,8 @@ class VolumeDiffer {
   template <class A, class B>
   bool same_outcome(const Result<A>& real, const Result<B>& model);
   bool differ(std::string how);
+  bool do_step();
+  bool forget_orphans();
   void note(std::string what);
   bool add(const Result<Attributes>& real, const Result<ModelIno>& model);
   bool same_orphan(const Result<std::optional<InodeNumber>>& real,
@@ -77,11 +88,24 @@ class VolumeDiffer {
   bool step_xattr();
   bool step_forget();
 
+  // The model and what belongs to it: one point of the history.
+  struct State {
+    sim::ModelFs model;
+    std::map<ModelIno, InodeNumber> inodes;
+    std::vector<ModelIno> orphans;
+  };
+
   VolumeWorld& world_;
   SeededRandom random_;
   sim::ModelFs model_;
   std::map<ModelIno, InodeNumber> inodes_;
   std::vector<ModelIno> orphans_;
+  // States that a crash may go back to, oldest first; and one that an operation which failed may
+  // nevertheless have led to.
+  std::vector<State> states_;
+  bool expect_faults_ = false;
+  bool faulted_ = false;
+  int faults_ = 0;
   std::vector<std::string> history_;
   std::string difference_;
   std::map<std::string, int> outcomes_;
