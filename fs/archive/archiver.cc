@@ -391,10 +391,12 @@ Result<bool> Archiver::work_once() {
       uploaded = queue_.begin()->second.uploaded;
       adopted = queue_.begin()->second.adopted;
       publishing_ = true;
-    } else if (checkpoint_ && !checkpointing_ && checkpoint_->object &&
+    } else if (checkpoint_ && !checkpointing_ && !publishing_ && checkpoint_->object &&
                checkpoint_->segment < watermark_) {
+      // Both change the head: one at a time, or one change would be lost.
       work = Work::kCheckpointPublish;
       checkpointing_ = true;
+      publishing_ = true;
     } else {
       for (auto& [candidate, queued] : queue_) {
         if (queued.claimed) continue;
@@ -458,6 +460,7 @@ Result<bool> Archiver::work_once() {
       done = work == Work::kCheckpointUpload ? upload_checkpoint() : publish_checkpoint();
       MutexLock lock(mu_);
       checkpointing_ = false;
+      if (work == Work::kCheckpointPublish) publishing_ = false;
       break;
     }
   }

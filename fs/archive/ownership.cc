@@ -91,9 +91,13 @@ std::optional<zstor::Head> Ownership::last_head() const {
 
 Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock) {
   State state;
+  // What was stored before the load must be seen by it; what another thread stores meanwhile need
+  // not be.
+  std::uint64_t known_generation = 0;
   {
     MutexLock lock(mu_);
     state = state_;
+    if (head_) known_generation = head_->generation;
   }
   QSFS_ASSIGN(std::optional<zstor::Head> head, zstor::load_head(meta, volume_));
   const bool is_ours = head && head->owner == state.nonce && head->epoch == state.epoch;
@@ -136,15 +140,14 @@ Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock) {
     MutexLock lock(mu_);
     return *head_;
   }
-  MutexLock lock(mu_);
-  // A rolled-back majority would show an older generation than this process wrote.
-  if (head_ && head->generation < head_->generation) {
+  if (head->generation < known_generation) {
     return fail(Errc::kReadOnly, "the meta backends were rolled back to generation " +
                                      std::to_string(head->generation) +
                                      " of the head; this machine wrote " +
-                                     std::to_string(head_->generation));
+                                     std::to_string(known_generation));
   }
-  head_ = head;
+  MutexLock lock(mu_);
+  if (!head_ || head_->generation <= head->generation) head_ = head;
   return *head;
 }
 
