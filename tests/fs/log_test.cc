@@ -296,7 +296,7 @@ TEST_F(LogTest, ARemountMakesDurableWhatAFailedSyncDidNot) {
       ASSERT_TRUE(h.open());
       // More than a page of the journal: cutting it dirties the last one anyway.
       ASSERT_TRUE(h.write(100));
-      for (int i = 0; i < 60; ++i) ASSERT_TRUE(h.write());
+      for (int i = 0; i < 100; ++i) ASSERT_TRUE(h.write());
       ASSERT_EQ(h.log().open_segment(), SegmentId{1});
       h.disk().inject(
           {.call = sim::DiskCall::kDatasync, .from_then_on = true, .path_contains = file});
