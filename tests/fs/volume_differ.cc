@@ -172,6 +172,10 @@ bool VolumeDiffer::compare() {
   const std::string difference =
       sim::first_difference(model_.image(), *image, sim::CompareTimes::kYes);
   if (!difference.empty()) return differ(difference);
+  return compare_usage();
+}
+
+bool VolumeDiffer::compare_usage() {
   const VolumeUsage real = world_.volume().usage();
   const VolumeUsage model = model_.usage();
   if (real.used_bytes != model.used_bytes || real.inodes != model.inodes) return differ("usage");

@@ -31,6 +31,8 @@ class VolumeDiffer {
   [[nodiscard]] int faults() const { return faults_; }
   // sync(), and forget the states before it.
   bool sync();
+  // The volume's counters alone; needs no disk.
+  bool compare_usage();
   // The world has crashed and its volume is to be started again: finds the state of the model that
   // the volume shows now, which must not be older than the last sync(), and goes on from there.
   bool recover();

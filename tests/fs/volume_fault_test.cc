@@ -32,6 +32,7 @@ std::uint64_t run_with_fault(std::uint64_t seed, std::optional<sim::DiskFault> f
   }
   const std::uint64_t made = world.disk().calls() - calls;
   if (faults != nullptr) *faults += differ.faults();
+  EXPECT_TRUE(differ.compare_usage()) << differ.difference();
   // A killed process loses nothing that was acknowledged.
   world.crash(sim::CrashKind::kKill);
   EXPECT_TRUE(differ.recover()) << differ.difference() << "\n" << differ.history();

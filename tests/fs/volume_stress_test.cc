@@ -15,7 +15,7 @@ namespace qsfs::fs {
 namespace {
 
 constexpr int kThreads = 4;
-constexpr int kSteps = 1500;
+constexpr int kSteps = 4000;
 constexpr std::size_t kBlock = 4096;
 constexpr std::size_t kBlocksPerFile = 32;
 
@@ -58,11 +58,14 @@ class Worker {
     for (int i = 0; i < kSteps && failure_.empty(); ++i) step();
   }
   [[nodiscard]] const std::string& failure() const { return failure_; }
+  // Operations that were not refused.
+  [[nodiscard]] int successes() const { return successes_; }
 
  private:
   template <class T>
   bool ok(const Result<T>& result) {
     if (!result && !is_expected(result.error().code)) failure_ = result.error().message();
+    successes_ += result.has_value() ? 1 : 0;
     return result.has_value();
   }
   InodeNumber some_directory() {
@@ -154,6 +157,7 @@ class Worker {
   Volume& volume_;
   SeededRandom random_;
   std::string failure_;
+  int successes_ = 0;
 };
 
 void run_stress(StoreKind store) {
@@ -185,7 +189,10 @@ void run_stress(StoreKind store) {
       }));
       for (int i = 0; i < kThreads; ++i) threads[static_cast<std::size_t>(i)].join();
     }
-    for (const auto& worker : workers) EXPECT_EQ(worker->failure(), "");
+    for (const auto& worker : workers) {
+      EXPECT_EQ(worker->failure(), "");
+      EXPECT_GT(worker->successes(), kSteps / 4);
+    }
     EXPECT_EQ(world.broken_invariant(), "");
     const auto before = sim::image_of(world.volume());
     ASSERT_TRUE(before) << before.error().message();
@@ -198,6 +205,35 @@ void run_stress(StoreKind store) {
     EXPECT_EQ(world.broken_invariant(), "");
   }
   std::filesystem::remove_all(pattern);
+}
+
+// Each of two directories is moved into the other: one of the moves must be refused.
+TEST(VolumeStressTest, DirectoriesAreNeverMovedIntoEachOther) {
+  WorldOptions options;
+  VolumeWorld world(options);
+  ASSERT_TRUE(world.start());
+  Volume& volume = world.volume();
+  for (int round = 0; round < 300; ++round) {
+    const std::string a = "a" + std::to_string(round);
+    const std::string b = "b" + std::to_string(round);
+    const InodeNumber dir_a = volume.make_directory(kRootInode, a, 0755, {})->ino;
+    const InodeNumber dir_b = volume.make_directory(kRootInode, b, 0755, {})->ino;
+    std::atomic<int> ready{0};
+    std::atomic<int> moved{0};
+    const auto move = [&](const std::string& name, InodeNumber into) {
+      ++ready;
+      while (ready < 2) std::this_thread::yield();
+      moved += volume.rename(kRootInode, name, into, "x", RenameMode::kReplace, {}) ? 1 : 0;
+    };
+    {
+      const std::jthread one =
+          start_thread("stress-one", [&](const std::stop_token&) { move(a, dir_b); });
+      const std::jthread two =
+          start_thread("stress-two", [&](const std::stop_token&) { move(b, dir_a); });
+    }
+    ASSERT_EQ(moved, 1) << round;
+  }
+  EXPECT_EQ(world.broken_invariant(), "");
 }
 
 TEST(VolumeStressTest, ThreadsLeaveAConsistentTree) { run_stress(StoreKind::kMemory); }

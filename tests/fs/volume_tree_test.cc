@@ -26,7 +26,7 @@ TEST_F(VolumeTreeTest, RefusesADirectoryOfAnotherVolume) {
 TEST_F(VolumeTreeTest, InodeNumbersAreNeverUsedAgain) {
   std::set<InodeNumber> seen;
   for (int life = 0; life < 5; ++life) {
-    for (int i = 0; i < 20; ++i) {
+    for (int i = 0; i < 200; ++i) {
       const InodeNumber ino = MakeFile("f");
       EXPECT_TRUE(seen.insert(ino).second);
       ASSERT_TRUE(volume().unlink(kRootInode, "f", kRootUser));
@@ -254,8 +254,13 @@ class CollidingNamesTest : public VolumeTest {
 TEST_F(CollidingNamesTest, ReaddirNeitherMissesNorDoublesWhatStays) {
   SeededRandom random(7);
   const InodeNumber dir = MakeDir("dir");
-  for (int i = 0; i < 60; ++i) MakeFile("stay" + std::to_string(i), dir);
   std::set<std::string> others;
+  for (int i = 0; i < 60; ++i) {
+    // Those that go leave their places in between those that stay.
+    MakeFile("other" + std::to_string(i), dir);
+    others.insert("other" + std::to_string(i));
+    MakeFile("stay" + std::to_string(i), dir);
+  }
   std::map<std::string, int> seen;
   std::uint64_t cookie = 0;
   for (bool more = true; more;) {
@@ -267,7 +272,7 @@ TEST_F(CollidingNamesTest, ReaddirNeitherMissesNorDoublesWhatStays) {
       return random.below(3) != 0;
     }));
     for (int i = 0; i < 3; ++i) {
-      const std::string name = "other" + std::to_string(random.below(40));
+      const std::string name = "other" + std::to_string(random.below(60));
       if (others.contains(name)) {
         ASSERT_TRUE(volume().unlink(dir, name, kRootUser));
         others.erase(name);

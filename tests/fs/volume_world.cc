@@ -67,6 +67,22 @@ Status take_row(Bytes key, Bytes value, Rows& rows) {
   return {};
 }
 
+// A directory that does not lead to the root would be lost with all that is in it.
+std::string check_reachable(const Rows& rows) {
+  for (const auto& [ino, holder] : rows.holder) {
+    InodeNumber at = ino;
+    std::size_t depth = 0;
+    while (at != kRootInode && depth++ <= rows.holder.size()) {
+      const auto up = rows.holder.find(at);
+      // Removed with what was in it is impossible: only empty directories are removed.
+      if (up == rows.holder.end()) return fmt::format("directory {} hangs in the air", ino);
+      at = up->second;
+    }
+    if (at != kRootInode) return fmt::format("directory {} is in a loop", ino);
+  }
+  return {};
+}
+
 std::string check_links(const Rows& rows, InodeNumber ino, const InodeRow& row) {
   const auto count = [ino](const auto& map) {
     const auto found = map.find(ino);
@@ -219,6 +235,7 @@ std::string VolumeWorld::broken_invariant() {
     if (!broken.empty()) return broken;
     used += static_cast<std::int64_t>(row.allocated_bytes);
   }
+  if (const std::string broken = check_reachable(rows); !broken.empty()) return broken;
   for (const auto* owners : {&rows.names, &rows.entries}) {
     for (const auto& [ino, count] : *owners) {
       if (!rows.inodes.contains(ino)) return fmt::format("entries of no inode {}", ino);
