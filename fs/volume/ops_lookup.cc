@@ -16,7 +16,10 @@ Result<Attributes> VolumeImpl::lookup(InodeNumber parent, std::string_view name)
     if (!S_ISDIR(directory.row.mode)) return fail(Errc::kNotDirectory, "parent");
     return get_attributes(name == "." ? parent : directory.row.parent);
   }
-  QSFS_TRY(check_name(name));
+  if (const Status valid = check_name(name); !valid) {
+    QSFS_TRY(lookup(parent, "."));
+    return std::unexpected(valid.error());
+  }
   InodeNumber missing = 0;
   for (int attempt = 0; attempt < kLockAttemptsMax; ++attempt) {
     QSFS_ASSIGN(const std::optional<EntryRow> entry, peek_entry(parent, name));
