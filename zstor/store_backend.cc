@@ -36,7 +36,7 @@ Result<zdb::Backend*> StoreBackend::backend() {
 }
 
 template <class T, class Call>
-Result<T> StoreBackend::timed(BackendHealth::Call kind, const Call& call) {
+Result<T> StoreBackend::timed(BackendHealth::Call kind, Duration timeout, const Call& call) {
   auto found = backend();
   if (!found) {
     Error error = with_context(std::move(found).error(), name_).error();
@@ -55,42 +55,46 @@ Result<T> StoreBackend::timed(BackendHealth::Call kind, const Call& call) {
     return result;
   }
   Error error = with_context(std::move(result).error(), name_).error();
-  health_.note_failure(kind, error);
+  if (error.code != Errc::kTimeout || timeout >= kTellingTimeout) {
+    health_.note_failure(kind, error);
+  }
   return std::unexpected(std::move(error));
 }
 
 Result<Buffer> StoreBackend::set(Bytes key, Bytes value, Duration timeout) {
-  Result<Buffer> result = timed<Buffer>(BackendHealth::Call::kWrite, [&](zdb::Backend& backend) {
-    return backend.set(key, value, timeout);
-  });
+  Result<Buffer> result =
+      timed<Buffer>(BackendHealth::Call::kWrite, timeout,
+                    [&](zdb::Backend& backend) { return backend.set(key, value, timeout); });
   if (result) health_.note_written(value.size());
   return result;
 }
 
 Result<std::optional<Buffer>> StoreBackend::get(Bytes key, Duration timeout) {
   return timed<std::optional<Buffer>>(
-      BackendHealth::Call::kRead, [&](zdb::Backend& backend) { return backend.get(key, timeout); });
+      BackendHealth::Call::kRead, timeout,
+      [&](zdb::Backend& backend) { return backend.get(key, timeout); });
 }
 
 Result<bool> StoreBackend::remove(Bytes key, Duration timeout) {
-  return timed<bool>(BackendHealth::Call::kWrite,
+  return timed<bool>(BackendHealth::Call::kWrite, timeout,
                      [&](zdb::Backend& backend) { return backend.remove(key, timeout); });
 }
 
 Result<zdb::CheckVerdict> StoreBackend::check(Bytes key, Duration timeout) {
-  return timed<zdb::CheckVerdict>(BackendHealth::Call::kRead, [&](zdb::Backend& backend) {
+  return timed<zdb::CheckVerdict>(BackendHealth::Call::kRead, timeout, [&](zdb::Backend& backend) {
     return backend.check(key, timeout);
   });
 }
 
 Result<zdb::ScanPage> StoreBackend::scan(Bytes cursor, Duration timeout) {
-  return timed<zdb::ScanPage>(BackendHealth::Call::kRead,
+  return timed<zdb::ScanPage>(BackendHealth::Call::kRead, timeout,
                               [&](zdb::Backend& backend) { return backend.scan(cursor, timeout); });
 }
 
 void StoreBackend::probe(Duration timeout) {
-  const auto info = timed<zdb::NamespaceInfo>(
-      BackendHealth::Call::kRead, [&](zdb::Backend& backend) { return backend.info(timeout); });
+  const auto info =
+      timed<zdb::NamespaceInfo>(BackendHealth::Call::kRead, timeout,
+                                [&](zdb::Backend& backend) { return backend.info(timeout); });
   if (!info) return;
   auto found = backend();
   if (!found) return;

@@ -18,6 +18,10 @@ namespace qsfs::zstor {
 // How many calls of one backend run at a time; it has as many connections.
 inline constexpr std::size_t kCallsPerBackendMax = 4;
 
+// A call that was given less time than this and has none left tells nothing of the backend: it was
+// the last try of somebody who was late.
+inline constexpr Duration kTellingTimeout = std::chrono::seconds(1);
+
 // Thread-safe. Borrows what `dependencies` names.
 class StoreBackend {
  public:
@@ -50,7 +54,7 @@ class StoreBackend {
 
  private:
   template <class T, class Call>
-  Result<T> timed(BackendHealth::Call kind, const Call& call);
+  Result<T> timed(BackendHealth::Call kind, Duration timeout, const Call& call);
 
   const BackendConfig config_;
   const std::string name_;

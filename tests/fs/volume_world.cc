@@ -168,8 +168,8 @@ Status VolumeWorld::start() {
   } else {
     MetaStoreOptions store;
     store.directory = directory_ + "/meta";
-    store.cache_bytes = 8 * kMiB;
-    store.memtable_bytes = 4 * kMiB;
+    store.cache_bytes = options_.cache_bytes;
+    store.memtable_bytes = options_.memtable_bytes;
     store.deterministic = disk_ == nullptr;
     store.before_flush = [this]() -> Status {
       return log_ == nullptr ? Status{} : log_->sync(log_->tail());

@@ -53,6 +53,9 @@ struct WorldOptions {
   VolumeOptions volume;
   LogLimits limits;
   std::uint64_t seed = 1;
+  // Of RocksDB.
+  std::uint64_t cache_bytes = 8 * kMiB;
+  std::uint64_t memtable_bytes = 4 * kMiB;
 };
 
 class VolumeWorld {

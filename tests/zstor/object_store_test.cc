@@ -237,6 +237,34 @@ TEST_P(ObjectStoreModeTest, FailedNthCallLeavesAReadableObjectOrNone) {
   }
 }
 
+TEST_P(ObjectStoreModeTest, FailedNthCallOfARepairLosesNothing) {
+  for (unsigned server = 0; server < 7; ++server) {
+    bool happened = true;
+    for (std::uint64_t nth = 1; happened; ++nth) {
+      SimStore store({.data_backends = 7, .mode = GetParam()});
+      const Buffer bytes = noise(3 * kStripe, nth);
+      Manifest manifest = store.put(bytes).value();
+      const Manifest published = manifest;
+      for (const unsigned index : {1U, 4U}) {
+        store.data(SimStore::server_of(manifest, 0, index)).wipe();
+      }
+      store.data(server).faults().fail_nth = nth;
+      store.data(server).faults().error = nth % 2 == 0 ? Errc::kUnavailable : Errc::kNoSpace;
+      const auto report = store->repair(manifest, VerifyMode::kReadBack);
+      happened = store.data(server).faults().fail_nth == 0;
+      store.clear_faults();
+      store.cool_down();
+      ASSERT_TRUE(report) << report.error().message();
+      ASSERT_TRUE(manifest.encode());
+      // Both the manifest that is published and the new one restore it, whatever happened.
+      EXPECT_EQ(store.read(published).value(), bytes);
+      EXPECT_EQ(store.read(manifest).value(), bytes);
+      EXPECT_TRUE(store->repair(manifest, VerifyMode::kReadBack).value().faults.empty());
+      EXPECT_TRUE(store->verify(manifest, VerifyMode::kReadBack).value().faults.empty());
+    }
+  }
+}
+
 TEST_P(ObjectStoreModeTest, LostRepliesLeaveAReadableObject) {
   for (std::uint64_t nth = 1; nth < 8; ++nth) {
     SimStore store({.mode = GetParam()});
