@@ -197,13 +197,34 @@ void SegmentCache::run_fetch(StripeKey key, const std::shared_ptr<Fetch>& fetch,
     MutexLock lock(mu_);
     ++(is_prefetch ? counters_.stripes_prefetched : counters_.stripes_fetched);
     recent_.emplace_back(key, *fetched);
-    if (recent_.size() > kRecentStripesMax) recent_.pop_front();
+    if (recent_.size() > kRecentStripesMax) {
+      std::shared_ptr<Buffer> oldest = std::move(recent_.front().second);
+      recent_.pop_front();
+      // Nobody can come to share it any more.
+      if (oldest.use_count() == 1 && spare_.size() < kPrefetchesMax) {
+        spare_.push_back(std::move(oldest));
+      }
+    }
   }
   if (fetched) keep_on_disk(key, **fetched);
   // Only now: a second fetch of this stripe must not start before the first has put it in its
   // place.
   MutexLock lock(mu_);
   fetching_.erase(key);
+}
+
+std::shared_ptr<Buffer> SegmentCache::make_buffer(std::size_t len) {
+  std::shared_ptr<Buffer> buffer;
+  {
+    MutexLock lock(mu_);
+    if (!spare_.empty()) {
+      buffer = std::move(spare_.back());
+      spare_.pop_back();
+    }
+  }
+  if (buffer == nullptr) return std::make_shared<Buffer>(len);
+  buffer->resize(len);
+  return buffer;
 }
 
 Result<std::shared_ptr<Buffer>> SegmentCache::fetch_stripe(StripeKey key) {
@@ -217,13 +238,13 @@ Result<std::shared_ptr<Buffer>> SegmentCache::fetch_stripe(StripeKey key) {
     // Written under another configuration: assemble our stripe from theirs.
     const std::uint64_t offset = std::uint64_t{key.stripe} * options_.stripe_size;
     if (offset >= manifest->data->size) return fail(Errc::kCorruption, "stripe behind the payload");
-    auto bytes = std::make_shared<Buffer>(static_cast<std::size_t>(
+    auto bytes = make_buffer(static_cast<std::size_t>(
         std::min<std::uint64_t>(options_.stripe_size, manifest->data->size - offset)));
     QSFS_TRY(
         parts_.store.read(*manifest->data, offset, *bytes, {.timeout = options_.read_timeout}));
     return bytes;
   }
-  auto bytes = std::make_shared<Buffer>(manifest->data->stripes[key.stripe].plain_len);
+  auto bytes = make_buffer(manifest->data->stripes[key.stripe].plain_len);
   QSFS_TRY(parts_.store.read_stripe(*manifest->data, key.stripe, *bytes,
                                     {.timeout = options_.read_timeout}));
   return bytes;

@@ -145,7 +145,9 @@ class SegmentCache final : public PayloadReader {
   Status read_stripe_range(StripeKey key, std::uint32_t offset, MutableBytes out);
   Result<std::shared_ptr<const Buffer>> obtain(StripeKey key);
   void run_fetch(StripeKey key, const std::shared_ptr<Fetch>& fetch, bool is_prefetch);
-  Result<std::shared_ptr<Buffer>> fetch_stripe(StripeKey key);
+  Result<std::shared_ptr<Buffer>> fetch_stripe(StripeKey key) QSFS_EXCLUDES(mu_);
+  // A buffer for a stripe; one that was used before, where there is.
+  std::shared_ptr<Buffer> make_buffer(std::size_t len) QSFS_EXCLUDES(mu_);
   void keep_on_disk(StripeKey key, const Buffer& bytes);
   // The file for cached stripes of the segment, made when needed; nullptr: not now.
   std::shared_ptr<SegmentFile> cached_file(SegmentId segment) QSFS_EXCLUDES(mu_);
@@ -176,7 +178,9 @@ class SegmentCache final : public PayloadReader {
   // Segments that hold local or cached bytes, by last use.
   std::map<std::uint64_t, SegmentId> evictable_ QSFS_GUARDED_BY(mu_);
   std::map<StripeKey, std::shared_ptr<Fetch>> fetching_ QSFS_GUARDED_BY(mu_);
-  std::deque<std::pair<StripeKey, std::shared_ptr<const Buffer>>> recent_ QSFS_GUARDED_BY(mu_);
+  std::deque<std::pair<StripeKey, std::shared_ptr<Buffer>>> recent_ QSFS_GUARDED_BY(mu_);
+  // Left recent_ and used by nobody: for the next fetches. At most kPrefetchesMax.
+  std::vector<std::shared_ptr<Buffer>> spare_ QSFS_GUARDED_BY(mu_);
   CacheCounters counters_ QSFS_GUARDED_BY(mu_);
   // Last: its destructor waits for prefetches, which use the rest.
   TaskGroup prefetch_group_;

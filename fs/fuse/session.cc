@@ -18,6 +18,7 @@ namespace qsfs::fs {
 namespace {
 
 constexpr unsigned kWriteMax = 1 << 20;
+constexpr unsigned kKernelReadahead = 4 << 20;
 // Where fuse_in_header keeps the id of a request (linux/fuse.h).
 constexpr std::size_t kUniqueOffset = 8;
 constexpr std::size_t kInHeaderLen = 40;
@@ -82,9 +83,9 @@ std::string escaped(const std::string& value) {
   return out;
 }
 
-// The number of a FUSE connection is the minor device number of its mount: field 3 of its line in
-// /proc/self/mountinfo (proc(5)). Not asked by stat(2), which nobody would answer yet.
-std::string connection_directory(const std::string& mountpoint) {
+// The device of a mount, as MAJOR:MINOR: field 3 of its line in /proc/self/mountinfo (proc(5)). Not
+// asked by stat(2), which nobody would answer yet.
+std::string device_of(const std::string& mountpoint) {
   std::ifstream mounts("/proc/self/mountinfo");
   std::string found;
   for (std::string line; std::getline(mounts, line);) {
@@ -96,9 +97,9 @@ std::string connection_directory(const std::string& mountpoint) {
     std::string target;
     fields >> id >> parent >> device >> root >> target;
     // The last one counts: mounts may be stacked.
-    if (target == mountpoint) found = device.substr(device.find(':') + 1);
+    if (target == mountpoint) found = device;
   }
-  return found.empty() ? "" : "/sys/fs/fuse/connections/" + found;
+  return found;
 }
 
 }  // namespace
@@ -124,7 +125,11 @@ Result<std::unique_ptr<Session>> Session::mount(const MountOptions& options, Edg
     return fail(Errc::kIo, "cannot mount at " + options.mountpoint +
                                " (is it an empty directory, and is /dev/fuse there?)");
   }
-  session->connection_ = connection_directory(options.mountpoint);
+  if (const std::string device = device_of(options.mountpoint); !device.empty()) {
+    // A FUSE connection has the number of the mount's minor device.
+    session->connection_ = "/sys/fs/fuse/connections/" + device.substr(device.find(':') + 1);
+    session->device_ = device;
+  }
   for (std::size_t i = 0; i < kSessionThreads; ++i) {
     session->threads_.push_back(
         start_thread("fuse/" + std::to_string(i),
@@ -171,6 +176,15 @@ Status Session::flush_kernel() const {
   if (!fd.valid()) return fail_errno(errno, "open " + options_.mountpoint);
   if (::syncfs(fd.get()) != 0) return fail_errno(errno, "syncfs " + options_.mountpoint);
   return {};
+}
+
+void Session::raise_readahead() const {
+  if (device_.empty()) return;
+  const std::string path = "/sys/class/bdi/" + device_ + "/read_ahead_kb";
+  std::ofstream file(path);
+  file << kKernelReadahead / kKiB << std::flush;
+  // In a container /sys may be read-only; reads are then smaller, no more.
+  if (!file) QSFS_LOG_DEBUG("{}: cannot be set; reads stay at 128 KiB", path);
 }
 
 void Session::abort_connection() {

@@ -47,6 +47,10 @@ class Session {
   // from the namespace at once, and its users get errors. Idempotent.
   void unmount();
 
+  // Lets the kernel read further ahead than the 128 KiB of a disk, which it starts every mount with
+  // and which INIT can only lower. REQUIRES: the mount has answered a request.
+  void raise_readahead() const;
+
   // Writes dirty pages of the kernel into the volume: syncfs(2) of the mount.
   Status flush_kernel() const;
 
@@ -60,6 +64,7 @@ class Session {
   fuse_session* session_ = nullptr;
   std::atomic<std::size_t> ended_threads_{0};
   std::atomic<bool> unmounted_{false};
+  std::string device_;      // MAJOR:MINOR of the mount; empty: not known.
   std::string connection_;  // Its directory in /sys/fs/fuse/connections; empty: not known.
   Mutex mu_;
   CondVar ended_;

@@ -40,11 +40,14 @@ namespace qsfs::fs {
 namespace {
 
 // Prefetches of cold reads; each holds one stripe.
-constexpr std::size_t kFetchThreads = 4;
+constexpr std::size_t kFetchThreads = 8;
 constexpr Duration kProbePeriod = std::chrono::seconds(20);
 // malloc arenas: a few, or every thread of the session keeps its own free lists (13. Budgets).
 constexpr int kMallocArenas = 2;
-constexpr int kMallocMmapThreshold = 256 * 1024;
+// Buffers of stripes come and go all the time: from the arenas, where their pages stay mapped. To
+// map and unmap each costs more than to decode it.
+constexpr int kMallocMmapThreshold = 8 * 1024 * 1024;
+constexpr int kMallocTrimThreshold = 32 * 1024 * 1024;
 constexpr rlim_t kOpenFilesMax = 65536;
 
 int say(const Error& error) {
@@ -58,6 +61,7 @@ void settle_process() {
   ::prctl(PR_SET_DUMPABLE, 0);
   ::mallopt(M_ARENA_MAX, kMallocArenas);
   ::mallopt(M_MMAP_THRESHOLD, kMallocMmapThreshold);
+  ::mallopt(M_TRIM_THRESHOLD, kMallocTrimThreshold);
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = std::min(files.rlim_max, kOpenFilesMax);
@@ -193,7 +197,9 @@ Status Process::start() {
                                               .config_path = arguments_.config_path,
                                               .stop = [this] { ::eventfd_write(ended_.get(), 1); }},
                                              *config_, *service_, *edge_));
-  return prove_mount();
+  QSFS_TRY(prove_mount());
+  session_->raise_readahead();
+  return {};
 }
 
 Status Process::open_service() {
