@@ -6,11 +6,13 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "base/thread.h"
 #include "base/unique_fd.h"
 
 namespace qsfs {
@@ -36,9 +38,16 @@ class PosixFile final : public DiskFile {
 
   Result<std::size_t> pread(std::uint64_t offset, MutableBytes out) override {
     std::size_t done = 0;
+    // First what is in memory: only a read that goes to the disk is worth another thread's while.
+    int flags = RWF_NOWAIT;
     while (done < out.size()) {
-      const ssize_t got = ::pread(fd_.get(), out.data() + done, out.size() - done,
-                                  static_cast<off_t>(offset + done));
+      const iovec piece{.iov_base = out.data() + done, .iov_len = out.size() - done};
+      const ssize_t got = ::preadv2(fd_.get(), &piece, 1, static_cast<off_t>(offset + done), flags);
+      if (got < 0 && flags != 0 && (errno == EAGAIN || errno == EOPNOTSUPP)) {
+        note_blocking();
+        flags = 0;
+        continue;
+      }
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return fail_errno(errno, "read " + path_);
       if (got == 0) break;
@@ -60,6 +69,7 @@ class PosixFile final : public DiskFile {
   }
 
   Status datasync() override {
+    note_blocking();
     if (::fdatasync(fd_.get()) != 0) return fail_errno(errno, "sync " + path_);
     return {};
   }

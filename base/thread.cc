@@ -6,6 +6,11 @@
 #include "base/check.h"
 
 namespace qsfs {
+namespace {
+
+thread_local BlockingObserver* blocking_observer = nullptr;
+
+}  // namespace
 
 std::jthread start_thread(std::string name, std::function<void(std::stop_token)> body) {
   QSFS_CHECK(name.size() <= kThreadNameLenMax);
@@ -20,6 +25,12 @@ std::jthread start_thread(std::string name, std::function<void(std::stop_token)>
   });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return thread;
+}
+
+void set_blocking_observer(BlockingObserver* observer) { blocking_observer = observer; }
+
+void note_blocking() {
+  if (blocking_observer != nullptr) blocking_observer->will_block();
 }
 
 }  // namespace qsfs

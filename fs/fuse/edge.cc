@@ -1,23 +1,24 @@
 #include "fs/fuse/edge.h"
 
 #include "base/log.h"
+#include "fs/fuse/channel.h"
 #include "fs/fuse/reply.h"
 
 namespace qsfs::fs {
-namespace {
-
-thread_local std::uint64_t current_request = 0;
-
-}  // namespace
-
-void Edge::set_current_request(std::uint64_t unique) { current_request = unique; }
 
 Caller Edge::caller(fuse_req* request) {
   const fuse_ctx* context = fuse_req_ctx(request);
+  const RequestFacts& facts = current_request();
   return {.uid = context->uid,
           .gid = context->gid,
           .umask = context->umask,
-          .request_id = current_request};
+          .request_id = facts.unique,
+          .clears_suid = facts.kills_suid};
+}
+
+void Edge::forget_attributes(InodeNumber ino) {
+  // Fails when the kernel does not know the inode: then there is nothing to forget.
+  static_cast<void>(fuse_lowlevel_notify_inval_inode(session_, ino, /*off=*/-1, /*len=*/0));
 }
 
 void Edge::remember(InodeNumber ino) {

@@ -18,6 +18,8 @@
 struct fuse_lowlevel_ops;
 // NOLINTNEXTLINE(readability-identifier-naming): libfuse's names.
 struct fuse_req;
+// NOLINTNEXTLINE(readability-identifier-naming): libfuse's names.
+struct fuse_session;
 
 namespace qsfs::fs {
 
@@ -54,10 +56,14 @@ class Edge {
   // An inode lost its last name. The kernel still holds it: it looked it up.
   void orphaned(InodeNumber ino);
 
+  // REQUIRES: before the first request. The session outlives its requests.
+  void attach(fuse_session* session) { session_ = session; }
+  // The kernel asks for the inode's attributes anew: something that it does not follow has changed
+  // them. Safe while a request on the inode is under way.
+  void forget_attributes(InodeNumber ino);
+
   // Who sent the request, with the id of the request this thread is working on.
   static Caller caller(fuse_req* request);
-  // Told by the session loop before a request is dispatched.
-  static void set_current_request(std::uint64_t unique);
 
   // Seconds for which the kernel may keep what it was told: this process is the only writer.
   static constexpr double kCacheSeconds = 365.0 * 24 * 3600;
@@ -73,6 +79,7 @@ class Edge {
 
   Volume& volume_;
   const Hooks hooks_;
+  fuse_session* session_ = nullptr;
   EdgeCounters counters_;
   std::array<Shard, kShards> shards_;
 };

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "base/thread.h"
 #include "fs/fuse/reply.h"
 
 namespace qsfs::fs {
@@ -42,8 +43,11 @@ void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
 void op_write(fuse_req_t request, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
               fuse_file_info* /*file*/) {
   serve(request, [&](Edge& edge) {
+    const Caller caller = Edge::caller(request);
     const Status written = edge.volume().write(ino, static_cast<std::uint64_t>(offset),
-                                               as_bytes({data, size}), Edge::caller(request));
+                                               as_bytes({data, size}), caller);
+    // Before the answer: whoever waits for it may ask for the mode next.
+    if (caller.clears_suid == true) edge.forget_attributes(ino);
     if (!written) {
       reply_error(request, written.error());
       return;
@@ -54,7 +58,11 @@ void op_write(fuse_req_t request, fuse_ino_t ino, const char* data, std::size_t 
 }
 
 void op_fsync(fuse_req_t request, fuse_ino_t /*ino*/, int /*datasync*/, fuse_file_info* /*file*/) {
-  serve(request, [&](Edge& edge) { reply_status(request, edge.hooks().sync()); });
+  serve(request, [&](Edge& edge) {
+    // Also of those who wait for another's group commit.
+    note_blocking();
+    reply_status(request, edge.hooks().sync());
+  });
 }
 
 void op_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, off_t length,
@@ -80,9 +88,12 @@ void op_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, of
         fuse_reply_err(request, EOPNOTSUPP);
         return;
     }
-    reply_status(request,
-                 edge.volume().allocate(ino, allocate, static_cast<std::uint64_t>(offset),
-                                        static_cast<std::uint64_t>(length), Edge::caller(request)));
+    const Caller caller = Edge::caller(request);
+    const Status allocated =
+        edge.volume().allocate(ino, allocate, static_cast<std::uint64_t>(offset),
+                               static_cast<std::uint64_t>(length), caller);
+    if (caller.must_clear_suid()) edge.forget_attributes(ino);
+    reply_status(request, allocated);
   });
 }
 
@@ -117,9 +128,11 @@ void op_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset,
       fuse_reply_err(request, EINVAL);
       return;
     }
-    const auto copied = edge.volume().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
-                                                 static_cast<std::uint64_t>(to_offset), length,
-                                                 Edge::caller(request));
+    const Caller caller = Edge::caller(request);
+    const auto copied =
+        edge.volume().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
+                                 static_cast<std::uint64_t>(to_offset), length, caller);
+    if (caller.must_clear_suid()) edge.forget_attributes(to);
     if (!copied) {
       reply_error(request, copied.error());
       return;

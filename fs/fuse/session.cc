@@ -1,6 +1,7 @@
 #include "fs/fuse/session.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -8,10 +9,13 @@
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/unique_fd.h"
+#include "fs/fuse/channel.h"
 #include "fs/fuse/fuse_api.h"
 
 namespace qsfs::fs {
@@ -19,9 +23,9 @@ namespace {
 
 constexpr unsigned kWriteMax = 1 << 20;
 constexpr unsigned kKernelReadahead = 4 << 20;
-// Where fuse_in_header keeps the id of a request (linux/fuse.h).
-constexpr std::size_t kUniqueOffset = 8;
-constexpr std::size_t kInHeaderLen = 40;
+// How long a thread that has answered looks for the next request before it sleeps: as long as a
+// program takes to make use of an answer. To wake a sleeping thread takes longer.
+constexpr Duration kPollTime = std::chrono::microseconds(30);
 
 void want(fuse_conn_info& connection, unsigned capability) {
   if ((connection.capable & capability) != 0) connection.want |= capability;
@@ -102,7 +106,12 @@ std::string device_of(const std::string& mountpoint) {
   return found;
 }
 
+// At least two: while one thread waits on a lock, another goes on.
+std::size_t count_slots() { return std::max(2U, std::thread::hardware_concurrency()); }
+
 }  // namespace
+
+Session::Session(MountOptions options) : options_(std::move(options)), slots_(count_slots()) {}
 
 Result<std::unique_ptr<Session>> Session::mount(const MountOptions& options, Edge& edge) {
   auto session = std::unique_ptr<Session>(new Session(options));
@@ -119,11 +128,19 @@ Result<std::unique_ptr<Session>> Session::mount(const MountOptions& options, Edg
   if (session->session_ == nullptr) {
     return fail(Errc::kInvalidArgument, "mount options: libfuse does not accept them (see above)");
   }
+  edge.attach(session->session_);
   if (fuse_session_mount(session->session_, options.mountpoint.c_str()) != 0) {
     fuse_session_destroy(session->session_);
     session->session_ = nullptr;
     return fail(Errc::kIo, "cannot mount at " + options.mountpoint +
                                " (is it an empty directory, and is /dev/fuse there?)");
+  }
+  const fuse_custom_io io{.writev = write_reply,
+                          .read = read_request,
+                          .splice_receive = nullptr,
+                          .splice_send = nullptr};
+  if (fuse_session_custom_io(session->session_, &io, fuse_session_fd(session->session_)) != 0) {
+    return fail(Errc::kNoMemory, "mount");
   }
   if (const std::string device = device_of(options.mountpoint); !device.empty()) {
     // A FUSE connection has the number of the mount's minor device.
@@ -145,18 +162,31 @@ Session::~Session() {
   fuse_session_destroy(session_);
 }
 
+void Session::wait_for_request() {
+  // Only one thread looks; more would take the CPU from those whose requests are awaited.
+  if (is_polling_.exchange(true, std::memory_order_acquire)) return;
+  const MonotonicTime end = system_clock().now() + kPollTime;
+  pollfd polled{.fd = fuse_session_fd(session_), .events = POLLIN, .revents = 0};
+  while (::poll(&polled, 1, 0) == 0 && system_clock().now() < end) {
+  }
+  is_polling_.store(false, std::memory_order_release);
+}
+
 void Session::serve() {
   fuse_buf buffer{};
-  while (fuse_session_exited(session_) == 0) {
-    const int received = fuse_session_receive_buf(session_, &buffer);
-    if (received == -EINTR || received == -EAGAIN) continue;
-    if (received <= 0) break;  // Unmounted, or the connection was aborted.
-    if (static_cast<std::size_t>(received) >= kInHeaderLen) {
-      Edge::set_current_request(
-          load_le<std::uint64_t>(static_cast<const std::byte*>(buffer.mem) + kUniqueOffset));
+  {
+    HeldSlot slot(slots_);
+    while (fuse_session_exited(session_) == 0 && slot.hold()) {
+      wait_for_request();
+      const int received = fuse_session_receive_buf(session_, &buffer);
+      if (received == -EINTR || received == -EAGAIN) continue;
+      if (received <= 0) break;  // Unmounted, or the connection was aborted.
+      set_current_request(facts_of(
+          {static_cast<const std::byte*>(buffer.mem), static_cast<std::size_t>(received)}));
+      fuse_session_process_buf(session_, &buffer);
     }
-    fuse_session_process_buf(session_, &buffer);
   }
+  slots_.end();
   std::free(buffer.mem);  // NOLINT(cppcoreguidelines-no-malloc): libfuse allocated it with malloc.
   fuse_session_exit(session_);
   {

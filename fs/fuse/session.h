@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/thread.h"
 #include "fs/fuse/edge.h"
+#include "fs/fuse/request_slots.h"
 
 struct fuse_session;
 
@@ -55,13 +56,17 @@ class Session {
   Status flush_kernel() const;
 
  private:
-  explicit Session(MountOptions options) : options_(std::move(options)) {}
+  explicit Session(MountOptions options);
   void serve();
+  // Looks for a while whether a request is there, to spare its sender the time to wake us.
+  void wait_for_request();
   // Wakes every thread that waits for a request.
   void abort_connection();
 
   const MountOptions options_;
   fuse_session* session_ = nullptr;
+  RequestSlots slots_;
+  std::atomic<bool> is_polling_{false};
   std::atomic<std::size_t> ended_threads_{0};
   std::atomic<bool> unmounted_{false};
   std::string device_;      // MAJOR:MINOR of the mount; empty: not known.

@@ -37,7 +37,7 @@ Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeCh
         const Timespec time = now();
         if (wanted.size) {
           QSFS_TRY(change_size(change, *inode, *wanted.size));
-          drop_privileges(change, *inode, caller.uid != 0);
+          drop_privileges(change, *inode, caller.must_clear_suid());
           inode->row.mtime = time;
         }
         if (wanted.uid) inode->row.uid = *wanted.uid;

@@ -44,6 +44,11 @@ struct Caller {
   std::uint32_t gid = 0;
   std::uint32_t umask = 0;
   std::uint64_t request_id = 0;
+  // Whether what it writes loses set-user-id and set-group-id, where the kernel said so; else only
+  // root's keeps them.
+  std::optional<bool> clears_suid;
+
+  [[nodiscard]] bool must_clear_suid() const { return clears_suid.value_or(uid != 0); }
 };
 
 struct Attributes {

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""QSFS beside libfuse's pass-through and the bare disk: the same work in turn, medians and ratios.
+
+  mount.py [--runs N] [--rows NAME,…] [--targets NAME,…] [--quick] [--json FILE]
+
+Targets:
+  qsfs         a volume whose segments are not sealed meanwhile: the local half alone
+  archiving    a volume with the default configuration and embedded backends on the same disk, which archives as it goes
+  passthrough  passthrough_ll of libfuse's examples, built here, over a directory of the same disk: multi-threaded,
+               writeback, cache=always
+  disk         that disk
+Each run makes each target anew. Cold is after dropping the caches of the kernel.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "integration"))
+os.environ.setdefault("QSFS_BIN", str(ROOT / "build" / "release" / "bin"))
+import harness  # noqa: E402
+from harness import BIN, drop_caches, run, wait_until  # noqa: E402
+
+EXAMPLE = pathlib.Path("/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c")
+WORK = BIN / "fs_workload"
+
+
+class Row:
+    def __init__(self, name, words, cold=False, unit="ops", label=None):
+        self.name, self.words, self.cold, self.unit, self.label = name, words, cold, unit, label or name
+
+
+def rows(quick):
+    mib, files, operations = (128, 4000, 4000) if quick else (512, 20000, 10000)
+    size = ["--mib", mib]
+    small = ["--files", files // 2]
+    return [
+        Row("seq write", ["seq_write", *size], unit="bytes"),
+        Row("seq read cached", ["seq_read", *size], unit="bytes"),
+        Row("seq read cold", ["seq_read", *size], cold=True, unit="bytes"),
+        Row("rand read 4k cold, 1 job", ["rand_read", *size, "--operations", operations], cold=True),
+        Row("rand read 4k cold, 4 jobs", ["rand_read", *size, "--jobs", 4, "--operations", operations], cold=True),
+        Row("rand write 4k, 1 job", ["rand_write", *size, "--operations", 5 * operations], cold=True),
+        Row("rand write 4k, 4 jobs", ["rand_write", *size, "--jobs", 4, "--operations", 5 * operations], cold=True),
+        Row("seq read cold, overwritten", ["seq_read", *size], cold=True, unit="bytes"),
+        Row("rand write 4k + fsync", ["rand_write_fsync", *size, "--operations", operations // 4]),
+        Row("append 4k + fsync", ["append_fsync", "--operations", operations // 4]),
+        Row("create empty", ["create", "--files", files]),
+        Row("stat cold", ["stat", "--files", files], cold=True),
+        Row("readdir + stat cold", ["readdir", "--files", files], cold=True),
+        Row("unlink empty", ["unlink", "--files", files]),
+        Row("small files write", ["small_write", *small]),
+        Row("small files read cold", ["small_read", *small], cold=True),
+        Row("small files delete", ["small_delete", *small]),
+        Row("untar", None),
+        Row("grep -r cold", None, cold=True),
+    ]
+
+
+def source_tree(quick):
+    """A tar of headers, once per machine."""
+    out = pathlib.Path(tempfile.gettempdir()) / f"qsfs-bench-tree-{'quick' if quick else 'full'}.tar"
+    if not out.exists():
+        folder = next(path for path in ("boost/asio" if quick else "boost", "linux") if pathlib.Path("/usr/include", path).exists())
+        partial = out.with_suffix(f".{os.getpid()}")
+        run("tar", "-cf", partial, "-C", "/usr/include", folder)
+        partial.rename(out)
+    return out
+
+
+def measure(row, directory, tree):
+    if row.cold:
+        os.sync()
+        drop_caches()
+    if row.words:
+        done = json.loads(run(WORK, row.words[0], directory, *row.words[1:]).stdout)
+        return done[row.unit] / done["seconds"]
+    start = time.monotonic()
+    if row.name == "untar":
+        run("tar", "-xf", tree, "-C", directory)
+    else:
+        run("grep", "-r", "-c", "nothing says this", directory, check=False)
+    return 1 / (time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def scratch():
+    home = pathlib.Path(tempfile.mkdtemp(prefix="qsfs-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk():
+    with scratch() as home:
+        yield home
+
+
+@contextlib.contextmanager
+def passthrough(program):
+    with scratch() as home:
+        (home / "source").mkdir()
+        (home / "mnt").mkdir()
+        process = subprocess.Popen([program, "-f", "-o", f"source={home / 'source'},writeback,cache=always,allow_other",
+                                    home / "mnt"], stderr=subprocess.DEVNULL)
+        try:
+            wait_until("passthrough_ll has mounted", lambda: os.path.ismount(home / "mnt"))
+            yield home / "mnt"
+        finally:
+            run("umount", "-l", home / "mnt", check=False)
+            process.wait(30)
+
+
+@contextlib.contextmanager
+def qsfs(archiving):
+    with scratch() as home:
+        (home / "mnt").mkdir()
+        config = home / "volume.toml"
+        run(BIN / "qsfs", "init", "--config", config, "--data-dir", home / "local", "--local", home / "backends")
+        if not archiving:
+            text = config.read_text().replace("rotate_seconds = 60\n", "rotate_seconds = 604800\n")
+            config.write_text(text.replace("[archive]\n", '[archive]\nsegment_size = "1 GiB"\n'))
+        run(BIN / "qsfs-fs", "--config", config, home / "mnt")
+        try:
+            yield home / "mnt"
+        finally:
+            run(BIN / "qsfs", "umount", home / "mnt", check=False)
+            run("umount", "-l", home / "mnt", check=False)
+
+
+def build_passthrough(home):
+    out = home / "passthrough_ll"
+    flags = run("pkg-config", "--cflags", "--libs", "fuse3").stdout.split()
+    run("gcc", "-O2", "-o", out, EXAMPLE, *flags)
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rows", default="", help="comma-separated beginnings of row names")
+    parser.add_argument("--targets", default="qsfs,archiving,passthrough,disk")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--json", type=pathlib.Path)
+    arguments = parser.parse_args()
+    harness.DEADLINE = 900
+    wanted = [row for row in rows(arguments.quick)
+              if not arguments.rows or any(row.name.startswith(part) for part in arguments.rows.split(","))]
+    names = arguments.targets.split(",")
+    tree = source_tree(arguments.quick)
+    rates = {name: {row.name: [] for row in wanted} for name in names}
+    with scratch() as home:
+        program = build_passthrough(home) if "passthrough" in names else None
+        makers = {"qsfs": lambda: qsfs(False), "archiving": lambda: qsfs(True),
+                  "passthrough": lambda: passthrough(program), "disk": disk}
+        for turn in range(arguments.runs):
+            for name in names:
+                with makers[name]() as directory:
+                    for row in wanted:
+                        rates[name][row.name].append(measure(row, directory, tree))
+            print(f"run {turn + 1} of {arguments.runs} done", file=sys.stderr)
+    medians = {name: {row: statistics.median(values) for row, values in of.items()} for name, of in rates.items()}
+    print(f"{'':<28}" + "".join(f"{name:>13}" for name in names) + "   ratio to passthrough, disk")
+    for row in wanted:
+        cells = []
+        for name in names:
+            rate = medians[name][row.name]
+            cells.append(f"{rate / 2**20:>8.0f} MiB/s" if row.unit == "bytes" else f"{1 / rate:>11.2f} s" if row.words is None
+                         else f"{rate:>11.0f}/s")
+        ratios = "  ".join(f"{medians['qsfs'][row.name] / medians[to][row.name]:6.2f}" for to in ("passthrough", "disk")
+                           if to in names and "qsfs" in names)
+        print(f"{row.name:<28}" + "".join(f"{cell:>13}" for cell in cells) + "   " + ratios)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": run("uname", "-a").stdout.strip(), "cores": os.cpu_count(),
+                                              "rates": rates, "medians": medians}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+// What passes between libfuse and the kernel, where this process looks at it: libfuse 3.14 does not
+// know all that the kernel says.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "base/bytes.h"
+
+namespace qsfs::fs {
+
+// The request that a thread is working on, as far as libfuse does not tell.
+struct RequestFacts {
+  std::uint64_t unique = 0;
+  bool is_init = false;
+  std::uint32_t init_flags = 0;  // What the kernel offers.
+  // Of WRITE and SETATTR: the kernel wants the set-user-id and set-group-id bits cleared, because
+  // the caller has no CAP_FSETID. Only where FUSE_HANDLE_KILLPRIV_V2 was negotiated.
+  std::optional<bool> kills_suid;
+};
+
+// `request` as read from /dev/fuse; anything shorter than its header gives no facts.
+RequestFacts facts_of(Bytes request);
+
+// Of the calling thread.
+const RequestFacts& current_request();
+void set_current_request(const RequestFacts& facts);
+
+// For fuse_custom_io. write_reply() adds FUSE_HANDLE_KILLPRIV_V2 to the answer to INIT where the
+// kernel offers it: the kernel then leaves clearing of set-user-id bits and capabilities to us,
+// knows that no inode has any that it would have to ask for, and so does not ask for
+// security.capability before every write.
+ssize_t read_request(int fd, void* buffer, std::size_t len, void* userdata);
+ssize_t write_reply(int fd, iovec* pieces, int count, void* userdata);
+
+}  // namespace qsfs::fs
