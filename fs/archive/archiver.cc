@@ -290,6 +290,9 @@ Status Archiver::upload_checkpoint() {
     MutexLock lock(mu_);
     checkpoint = &*checkpoint_;  // Only the one with checkpointing_ set touches it.
   }
+  // As for a segment: object ids and generations are ours only once the volume is.
+  const auto head = hold_head();
+  if (!head) return std::unexpected(head.error());
   QSFS_TRY(parts_.log.sync(checkpoint->snapshot->lsn()));
   CheckpointSource source(std::move(checkpoint->snapshot));
   checkpoint->generation = parts_.ownership.next_generation();

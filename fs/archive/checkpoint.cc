@@ -14,6 +14,7 @@ constexpr std::uint32_t kVersion = 1;
 constexpr std::size_t kHeaderLen = 16;
 constexpr std::size_t kTrailerLen = 1 + 8 + 4;
 constexpr std::size_t kValueLenMax = 16 * kMiB;
+constexpr std::size_t kVarintLenMax = 10;
 // How much is rendered, or applied, at a time.
 constexpr std::size_t kChunk = 256 * kKiB;
 
@@ -85,7 +86,7 @@ Result<bool> CheckpointReader::consume(Bytes& rest) {
   ByteReader in(rest);
   const std::uint64_t key_len = in.varint();
   if (in.failed())
-    return rest.size() >= 10 ? Result<bool>(bad_checkpoint("malformed entry")) : false;
+    return rest.size() >= kVarintLenMax ? Result<bool>(bad_checkpoint("malformed entry")) : false;
   if (key_len == 0) {
     if (rest.size() < kTrailerLen) return false;
     if (rest.size() > kTrailerLen) return bad_checkpoint("bytes behind its end");
@@ -99,8 +100,14 @@ Result<bool> CheckpointReader::consume(Bytes& rest) {
   }
   if (key_len > kMetaKeyLenMax) return bad_checkpoint("a key is too long");
   const Bytes key = in.bytes(static_cast<std::size_t>(key_len));
+  if (in.failed()) return false;
+  const std::size_t left = in.remaining();
   const std::uint64_t value_len = in.varint();
-  if (!in.failed() && value_len > kValueLenMax) return bad_checkpoint("a value is too long");
+  // No number at all, however much follows: waiting for more would keep the rest of the object.
+  if (in.failed()) {
+    return left >= kVarintLenMax ? Result<bool>(bad_checkpoint("malformed entry")) : false;
+  }
+  if (value_len > kValueLenMax) return bad_checkpoint("a value is too long");
   const Bytes value = in.bytes(static_cast<std::size_t>(value_len));
   if (in.failed()) return false;
   const std::size_t used = rest.size() - in.remaining();

@@ -90,6 +90,14 @@ std::optional<zstor::Head> Ownership::last_head() const {
 }
 
 Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock) {
+  while (true) {
+    // Each further turn needs a claim of this process to have begun or ended in between.
+    QSFS_ASSIGN(std::optional<zstor::Head> head, try_hold(meta, clock));
+    if (head) return std::move(*head);
+  }
+}
+
+Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, Clock& clock) {
   State state;
   // What was stored before the load must be seen by it; what another thread stores meanwhile need
   // not be.
@@ -100,8 +108,24 @@ Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock) {
     if (head_) known_generation = head_->generation;
   }
   QSFS_ASSIGN(std::optional<zstor::Head> head, zstor::load_head(meta, volume_));
-  const bool is_ours = head && head->owner == state.nonce && head->epoch == state.epoch;
-  if (!is_ours) {
+  if (head && head->owner == state.nonce && head->epoch == state.epoch) {
+    if (head->generation < known_generation) {
+      return fail(Errc::kReadOnly, "the meta backends were rolled back to generation " +
+                                       std::to_string(head->generation) +
+                                       " of the head; this machine wrote " +
+                                       std::to_string(known_generation));
+    }
+    MutexLock lock(mu_);
+    if (!head_ || head_->generation <= head->generation) head_ = head;
+    return head;
+  }
+  {
+    MutexLock lock(mu_);
+    if (is_claiming_ || state_.epoch != state.epoch) {
+      // A neighbour claims, or has claimed, the volume for us: what was loaded says nothing.
+      while (is_claiming_) claimed_.wait(mu_);
+      return std::nullopt;
+    }
     if (state.epoch != 0 && head && head->epoch >= state.epoch) {
       return fail(Errc::kReadOnly,
                   "another machine has taken over this volume (epoch " +
@@ -114,41 +138,47 @@ Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock) {
                                        ") than this machine has written (" +
                                        std::to_string(state.epoch) + "): they were rolled back");
     }
-    // Never ours before, or nothing there at all: claim it. The claim is stored before it is
-    // remembered: after a crash in between it is simply made again.
-    zstor::Head claimed = head.value_or(zstor::Head{});
-    claimed.volume = volume_;
-    claimed.epoch = std::max(state.epoch, head ? head->epoch + 1 : 1);
-    claimed.owner = state.nonce;
-    if (!head) {
-      claimed.first_segment = 1;
-      claimed.created = clock.wall();
-    }
-    const std::uint64_t before = state.epoch;
-    state.epoch = claimed.epoch;
-    {
-      MutexLock lock(mu_);
-      state_.epoch = claimed.epoch;
-    }
-    const Status stored = update(meta, claimed, clock);
-    if (!stored) {
-      MutexLock lock(mu_);
-      state_.epoch = before;
-      return std::unexpected(stored.error());
-    }
-    QSFS_TRY(save(state));
+    is_claiming_ = true;
+  }
+  auto claimed = claim(meta, head, clock);
+  {
     MutexLock lock(mu_);
-    return *head_;
+    is_claiming_ = false;
   }
-  if (head->generation < known_generation) {
-    return fail(Errc::kReadOnly, "the meta backends were rolled back to generation " +
-                                     std::to_string(head->generation) +
-                                     " of the head; this machine wrote " +
-                                     std::to_string(known_generation));
+  claimed_.notify_all();
+  if (!claimed) return std::unexpected(std::move(claimed).error());
+  return std::optional(std::move(*claimed));
+}
+
+Result<zstor::Head> Ownership::claim(zstor::MetaStore& meta,
+                                     const std::optional<zstor::Head>& found, Clock& clock) {
+  State state;
+  std::uint64_t before = 0;
+  zstor::Head claimed = found.value_or(zstor::Head{});
+  {
+    MutexLock lock(mu_);
+    before = state_.epoch;
+    state_.epoch = std::max(before, found ? found->epoch + 1 : 1);
+    state = state_;
   }
+  claimed.volume = volume_;
+  claimed.epoch = state.epoch;
+  claimed.owner = state.nonce;
+  if (!found) {
+    claimed.first_segment = 1;
+    claimed.created = clock.wall();
+  }
+  // Stored before it is remembered: after a crash in between it is simply made again. A claim that
+  // this disk does not remember must not be used, or a later start would take the volume back from
+  // whoever has claimed it since.
+  Status done = update(meta, claimed, clock);
+  if (done) done = save(state);
   MutexLock lock(mu_);
-  if (!head_ || head_->generation <= head->generation) head_ = head;
-  return *head;
+  if (!done) {
+    state_.epoch = before;
+    return std::unexpected(std::move(done).error());
+  }
+  return *head_;
 }
 
 Status Ownership::update(zstor::MetaStore& meta, zstor::Head head, Clock& clock) {

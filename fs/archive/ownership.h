@@ -48,6 +48,12 @@ class Ownership {
 
   Ownership(Disk& disk, std::string path, const zstor::Uuid& volume)
       : disk_(disk), path_(std::move(path)), volume_(volume) {}
+  // One answer to hold(); nullopt: the claim has changed meanwhile, ask again.
+  Result<std::optional<zstor::Head>> try_hold(zstor::MetaStore& meta, Clock& clock)
+      QSFS_EXCLUDES(mu_);
+  // Makes the volume ours, `found` being its head. REQUIRES: is_claiming_ is set, by this thread.
+  Result<zstor::Head> claim(zstor::MetaStore& meta, const std::optional<zstor::Head>& found,
+                            Clock& clock) QSFS_EXCLUDES(mu_);
   static Buffer encode(const State& state);
   static Result<State> parse(Bytes encoded);
   Status save(const State& state);
@@ -56,6 +62,9 @@ class Ownership {
   const std::string path_;
   const zstor::Uuid volume_;
   mutable Mutex mu_;
+  CondVar claimed_;
+  // One thread is storing a claim: until it is done, the head and state_ do not fit.
+  bool is_claiming_ QSFS_GUARDED_BY(mu_) = false;
   State state_ QSFS_GUARDED_BY(mu_);
   std::uint64_t counter_ QSFS_GUARDED_BY(mu_) = 0;
   std::optional<zstor::Head> head_ QSFS_GUARDED_BY(mu_);

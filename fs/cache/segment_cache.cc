@@ -1,10 +1,12 @@
 #include "fs/cache/segment_cache.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 namespace qsfs::fs {
 namespace {
@@ -91,8 +93,12 @@ Status SegmentCache::read(SegmentId segment, std::uint32_t position, MutableByte
     return done;
   }
   // The backends have it: the local copy is not worth keeping when it is damaged.
-  Status healed = read_archived(segment, position, out);
-  if (!healed) return healed;
+  const Status healed = read_archived(segment, position, out);
+  if (!healed) {
+    MutexLock lock(mu_);
+    if (file && *file != nullptr) ++counters_.corrupt_reads;
+    return healed;
+  }
   if (file && *file != nullptr) {
     QSFS_LOG_WARN("segment {}: local copy is damaged ({}); read from the backends instead",
                   number(segment), done.error().message());
@@ -119,46 +125,53 @@ Status SegmentCache::read_archived(SegmentId segment, std::uint32_t position, Mu
 }
 
 Status SegmentCache::read_stripe_range(StripeKey key, std::uint32_t offset, MutableBytes out) {
-  std::shared_ptr<SegmentFile> cached;
-  std::shared_ptr<const Buffer> recent;
-  {
-    MutexLock lock(mu_);
-    for (const auto& [recent_key, bytes] : recent_) {
-      if (recent_key == key) recent = bytes;
-    }
-    if (recent != nullptr) {
-      ++counters_.memory_hits;
-    } else if (const auto found = archived_.find(key.segment); found != archived_.end()) {
-      const Archived& segment = found->second;
-      if (segment.cached != nullptr && key.stripe < segment.present.size() &&
-          segment.present[key.stripe]) {
-        cached = segment.cached;
+  std::shared_ptr<const Buffer> bytes;
+  while (bytes == nullptr) {
+    std::shared_ptr<SegmentFile> cached;
+    {
+      MutexLock lock(mu_);
+      for (const auto& [recent_key, recent] : recent_) {
+        if (recent_key == key) bytes = recent;
+      }
+      if (bytes != nullptr) {
+        ++counters_.memory_hits;
+      } else {
+        cached = present_locked(key);
       }
     }
-  }
-  if (cached != nullptr) {
-    const std::uint32_t position = key.stripe * options_.stripe_size + offset;
-    if (cached->read(position, out)) {
-      MutexLock lock(mu_);
-      ++counters_.disk_hits;
-      return {};
+    if (cached != nullptr) {
+      const std::uint32_t position = key.stripe * options_.stripe_size + offset;
+      if (cached->read(position, out)) {
+        MutexLock lock(mu_);
+        ++counters_.disk_hits;
+        return {};
+      }
+      // Rot in the cache costs a fetch, no more.
+      QSFS_LOG_WARN("segment {}: a cached stripe is damaged; fetched again", number(key.segment));
+      drop_cached(key.segment);
     }
-    // Rot in the cache costs a fetch, no more.
-    QSFS_LOG_WARN("segment {}: a cached stripe is damaged; fetched again", number(key.segment));
-    drop_cached(key.segment);
+    if (bytes == nullptr) {
+      QSFS_ASSIGN(bytes, obtain(key));
+    }
   }
-  if (recent == nullptr) {
-    QSFS_ASSIGN(recent, obtain(key));
-  }
-  if (offset + out.size() > recent->size()) {
+  if (offset + out.size() > bytes->size()) {
     return fail(Errc::kCorruption, "segment " + std::to_string(number(key.segment)) +
                                        ": an extent ends behind the archived payload");
   }
-  std::ranges::copy(Bytes(*recent).subspan(offset, out.size()), out.begin());
+  std::ranges::copy(Bytes(*bytes).subspan(offset, out.size()), out.begin());
   return {};
 }
 
+std::shared_ptr<SegmentFile> SegmentCache::present_locked(StripeKey key) const {
+  const auto found = archived_.find(key.segment);
+  if (found == archived_.end()) return nullptr;
+  const Archived& segment = found->second;
+  if (key.stripe >= segment.present.size() || !segment.present[key.stripe]) return nullptr;
+  return segment.cached;
+}
+
 Result<std::shared_ptr<const Buffer>> SegmentCache::obtain(StripeKey key) {
+  note_blocking();
   std::shared_ptr<Fetch> fetch;
   bool is_leader = false;
   {
@@ -167,6 +180,8 @@ Result<std::shared_ptr<const Buffer>> SegmentCache::obtain(StripeKey key) {
     for (const auto& [recent_key, bytes] : recent_) {
       if (recent_key == key) return bytes;
     }
+    // And may have left memory again.
+    if (present_locked(key) != nullptr) return nullptr;
     std::shared_ptr<Fetch>& slot = fetching_[key];
     if (slot == nullptr) {
       slot = std::make_shared<Fetch>();
@@ -229,15 +244,15 @@ std::shared_ptr<Buffer> SegmentCache::make_buffer(std::size_t len) {
 
 Result<std::shared_ptr<Buffer>> SegmentCache::fetch_stripe(StripeKey key) {
   QSFS_ASSIGN(const SegmentManifestPtr manifest, parts_.manifest(key.segment));
-  if (!manifest->data || key.stripe >= manifest->data->stripes.size()) {
+  // Counted in our stripes, which need not be those of the manifest.
+  const std::uint64_t offset = std::uint64_t{key.stripe} * options_.stripe_size;
+  if (!manifest->data || offset >= manifest->data->size) {
     return fail(Errc::kCorruption, "segment " + std::to_string(number(key.segment)) +
                                        ": its manifest has no stripe " +
                                        std::to_string(key.stripe));
   }
   if (manifest->data->stripe_size != options_.stripe_size) {
     // Written under another configuration: assemble our stripe from theirs.
-    const std::uint64_t offset = std::uint64_t{key.stripe} * options_.stripe_size;
-    if (offset >= manifest->data->size) return fail(Errc::kCorruption, "stripe behind the payload");
     auto bytes = make_buffer(static_cast<std::size_t>(
         std::min<std::uint64_t>(options_.stripe_size, manifest->data->size - offset)));
     QSFS_TRY(
@@ -281,28 +296,43 @@ std::shared_ptr<SegmentFile> SegmentCache::cached_file(SegmentId segment) {
 }
 
 void SegmentCache::keep_on_disk(StripeKey key, const Buffer& bytes) {
-  if (const std::uint64_t limit = usage().limit_bytes; limit != 0) {
-    if (bytes.size() > limit) return;
-    const auto evicted = evict_to(limit - bytes.size());
-    // Everything left is not archived yet: the stripe stays in memory only.
-    if (!evicted || usage().used_bytes + bytes.size() > limit) return;
-  }
+  // No room: everything left is not archived yet, and the stripe stays in memory only.
+  if (!reserve_room(bytes.size())) return;
   const std::shared_ptr<SegmentFile> file = cached_file(key.segment);
-  if (file == nullptr) return;
-  const Status written = file->write(key.stripe * options_.stripe_size, bytes);
-  if (!written) {
-    QSFS_LOG_WARN("cache: {}", written.error().message());
-    // Its sums are no longer to be trusted.
-    drop_cached(key.segment);
-    return;
+  const Status written =
+      file == nullptr ? Status{} : file->write(key.stripe * options_.stripe_size, bytes);
+  {
+    MutexLock lock(mu_);
+    reserved_bytes_ -= bytes.size();
+    Archived& segment = archived_[key.segment];
+    if (file != nullptr && written && segment.cached == file &&
+        key.stripe < segment.present.size()) {
+      segment.present[key.stripe] = true;
+      segment.cached_bytes += bytes.size();
+      cached_bytes_ += bytes.size();
+      touch_locked(key.segment, segment);
+    }
   }
-  MutexLock lock(mu_);
-  Archived& segment = archived_[key.segment];
-  if (segment.cached != file || key.stripe >= segment.present.size()) return;
-  segment.present[key.stripe] = true;
-  segment.cached_bytes += bytes.size();
-  cached_bytes_ += bytes.size();
-  touch_locked(key.segment, segment);
+  if (written) return;
+  QSFS_LOG_WARN("cache: {}", written.error().message());
+  // Its sums are no longer to be trusted.
+  drop_cached(key.segment);
+}
+
+bool SegmentCache::reserve_room(std::uint64_t bytes) {
+  while (true) {
+    std::optional<SegmentId> victim;
+    {
+      MutexLock lock(mu_);
+      if (limit_bytes_ == 0 || used_bytes_locked() + bytes <= limit_bytes_) {
+        reserved_bytes_ += bytes;
+        return true;
+      }
+      if (bytes > limit_bytes_) return false;
+      victim = victim_locked();
+    }
+    if (!victim || !evict_one(*victim)) return false;
+  }
 }
 
 void SegmentCache::drop_cached(SegmentId segment) {
@@ -338,9 +368,7 @@ void SegmentCache::prefetch(SegmentId segment, std::uint32_t position, std::uint
       const auto found = archived_.find(segment);
       if (stopping_ || prefetches_ >= kPrefetchesMax) return;
       if (found == archived_.end() || found->second.is_local) return;
-      const Archived& state = found->second;
-      if (state.cached != nullptr && stripe < state.present.size() && state.present[stripe])
-        continue;
+      if (present_locked(key) != nullptr) continue;
       if (std::ranges::any_of(recent_, [&](const auto& entry) { return entry.first == key; }))
         continue;
       std::shared_ptr<Fetch>& slot = fetching_[key];
@@ -359,7 +387,10 @@ void SegmentCache::prefetch(SegmentId segment, std::uint32_t position, std::uint
 
 Status SegmentCache::admit_write(std::uint32_t length) {
   std::optional<MonotonicTime> blocked_since;
+  bool waits = false;
   while (true) {
+    // Before the lock: it is told to others.
+    if (waits) note_blocking();
     std::optional<SegmentId> victim;
     {
       MutexLock lock(mu_);
@@ -373,7 +404,9 @@ Status SegmentCache::admit_write(std::uint32_t length) {
         if (fits) {
           // Nearly full of what is not archived yet: a short brake, so that the archiver can keep
           // up.
-          if (!blocked_since) progress_.wait_for(mu_, kSlowDelay);
+          if (blocked_since) return {};
+          if (!std::exchange(waits, true)) continue;
+          progress_.wait_for(mu_, kSlowDelay);
           return {};
         }
         if (!blocked_since) {
@@ -386,7 +419,7 @@ Status SegmentCache::admit_write(std::uint32_t length) {
               Errc::kNoSpace,
               "the cache limit is reached and nothing can be evicted before it is archived");
         }
-        progress_.wait_for(mu_, std::chrono::seconds(1));
+        if (std::exchange(waits, true)) progress_.wait_for(mu_, std::chrono::seconds(1));
         continue;
       }
     }
@@ -409,7 +442,7 @@ Status SegmentCache::mark_archived(SegmentId segment) {
 }
 
 std::uint64_t SegmentCache::used_bytes_locked() const {
-  return parts_.local.used_bytes() + cached_bytes_;
+  return parts_.local.used_bytes() + cached_bytes_ + reserved_bytes_;
 }
 
 std::optional<SegmentId> SegmentCache::victim_locked() const {

@@ -143,17 +143,22 @@ class SegmentCache final : public PayloadReader {
   Status read_archived(SegmentId segment, std::uint32_t position, MutableBytes out);
   // Reads the part of one stripe.
   Status read_stripe_range(StripeKey key, std::uint32_t offset, MutableBytes out);
+  // nullptr: it is on disk by now.
   Result<std::shared_ptr<const Buffer>> obtain(StripeKey key);
   void run_fetch(StripeKey key, const std::shared_ptr<Fetch>& fetch, bool is_prefetch);
   Result<std::shared_ptr<Buffer>> fetch_stripe(StripeKey key) QSFS_EXCLUDES(mu_);
   // A buffer for a stripe; one that was used before, where there is.
   std::shared_ptr<Buffer> make_buffer(std::size_t len) QSFS_EXCLUDES(mu_);
   void keep_on_disk(StripeKey key, const Buffer& bytes);
+  // Makes `bytes` count as used, evicting what is needed; false when they do not fit.
+  bool reserve_room(std::uint64_t bytes) QSFS_EXCLUDES(mu_);
   // The file for cached stripes of the segment, made when needed; nullptr: not now.
   std::shared_ptr<SegmentFile> cached_file(SegmentId segment) QSFS_EXCLUDES(mu_);
   void drop_cached(SegmentId segment);
 
   std::uint64_t used_bytes_locked() const QSFS_REQUIRES(mu_);
+  // The file that has the stripe, or nullptr.
+  std::shared_ptr<SegmentFile> present_locked(StripeKey key) const QSFS_REQUIRES(mu_);
   // Moves the segment to the young end of evictable_, or out of it when it holds nothing.
   void touch_locked(SegmentId id, Archived& state) QSFS_REQUIRES(mu_);
   // The least recently used segment that may go, or none.
@@ -171,6 +176,8 @@ class SegmentCache final : public PayloadReader {
   bool stopping_ QSFS_GUARDED_BY(mu_) = false;
   std::uint64_t clock_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t cached_bytes_ QSFS_GUARDED_BY(mu_) = 0;
+  // Of stripes that are being written to the cache.
+  std::uint64_t reserved_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::size_t prefetches_ QSFS_GUARDED_BY(mu_) = 0;
   std::size_t cached_segments_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t archived_local_bytes_ QSFS_GUARDED_BY(mu_) = 0;

@@ -1,0 +1,351 @@
+// Who may archive a volume: claims, fences, generations, and what the file `owner` remembers.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <latch>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "base/crc32c.h"
+#include "base/random.h"
+#include "base/thread.h"
+#include "fs/archive/ownership.h"
+#include "tests/sim/sim_clock.h"
+#include "tests/sim/sim_disk.h"
+
+namespace qsfs::fs {
+namespace {
+
+constexpr zstor::Uuid kVolume{std::byte{7}};
+
+// Meta backends in memory, all well. Hooks run in the midst of a call, without a lock.
+class MemoryMeta final : public zstor::MetaStore {
+ public:
+  Status put(std::string_view name, std::uint64_t generation, Bytes value) override {
+    if (before_put) before_put();
+    if (fail_puts) return fail(Errc::kUnavailable, "too few");
+    MutexLock lock(mu_);
+    zstor::MetaValue& slot = values_[std::string(name)];
+    const bool is_same = std::ranges::equal(slot.bytes, value);
+    if (slot.generation > generation || (slot.generation == generation && !is_same)) {
+      return fail(Errc::kConflict, "a newer value");
+    }
+    slot = {.generation = generation, .bytes = Buffer(value.begin(), value.end())};
+    return {};
+  }
+  Result<std::optional<zstor::MetaValue>> get(std::string_view name) override {
+    if (before_get) before_get();
+    Result<std::optional<zstor::MetaValue>> found = std::nullopt;
+    {
+      MutexLock lock(mu_);
+      if (const auto at = values_.find(name); at != values_.end()) found = at->second;
+    }
+    if (after_get) after_get();
+    return found;
+  }
+  Status remove(std::string_view name) override {
+    MutexLock lock(mu_);
+    values_.erase(std::string(name));
+    return {};
+  }
+  Result<std::vector<std::string>> list(std::string_view) override {
+    return fail(Errc::kUnsupported, "not asked for");
+  }
+
+  using Values = std::map<std::string, zstor::MetaValue, std::less<>>;
+  Values values() const {
+    MutexLock lock(mu_);
+    return values_;
+  }
+  void roll_back(Values values) {
+    MutexLock lock(mu_);
+    values_ = std::move(values);
+  }
+
+  std::function<void()> before_get;
+  std::function<void()> after_get;
+  std::function<void()> before_put;
+  std::atomic<bool> fail_puts = false;
+
+ private:
+  mutable Mutex mu_;
+  Values values_ QSFS_GUARDED_BY(mu_);
+};
+
+// Runs `call` the first time only.
+std::function<void()> once(std::function<void()> call) {
+  auto done = std::make_shared<std::atomic<bool>>(false);
+  return [done, call = std::move(call)] {
+    if (!done->exchange(true)) call();
+  };
+}
+
+class OwnershipTest : public ::testing::Test {
+ protected:
+  OwnershipTest() {
+    for (const char* dir : {"/a", "/b"}) EXPECT_TRUE(disk_.create_directory(dir));
+  }
+  std::unique_ptr<Ownership> open(const std::string& dir) {
+    return Ownership::open(disk_, random_, dir, kVolume).value();
+  }
+  Result<zstor::Head> hold(Ownership& owner) { return owner.hold(meta_, clock_); }
+  // As a publication does.
+  Status publish(Ownership& owner, std::uint64_t segment) {
+    QSFS_ASSIGN(zstor::Head head, hold(owner));
+    head.tip = zstor::Head::Tip{.segment = segment};
+    return owner.update(meta_, head, clock_);
+  }
+  zstor::Head stored_head() { return zstor::load_head(meta_, kVolume).value().value(); }
+
+  sim::SimDisk disk_{1};
+  sim::SimClock clock_;
+  SeededRandom random_{1};
+  MemoryMeta meta_;
+};
+
+TEST_F(OwnershipTest, TheFirstClaimsTheVolume) {
+  const auto owner = open("/a");
+  EXPECT_EQ(owner->epoch(), 0u);
+  const auto head = hold(*owner);
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->epoch, 1u);
+  EXPECT_EQ(head->first_segment, 1u);
+  EXPECT_EQ(owner->epoch(), 1u);
+  EXPECT_EQ(stored_head(), *head);
+  EXPECT_EQ(owner->last_head(), *head);
+}
+
+TEST_F(OwnershipTest, TheLaterClaimWinsAndTheEarlierIsFencedBeforeItsNextPublication) {
+  const auto first = open("/a");
+  ASSERT_TRUE(publish(*first, 5));
+  const auto second = open("/b");
+  const auto claimed = hold(*second);
+  ASSERT_TRUE(claimed);
+  EXPECT_EQ(claimed->epoch, 2u);
+  EXPECT_EQ(claimed->tip->segment, 5u);  // What the first has published stays.
+
+  const Status fenced = publish(*first, 6);
+  ASSERT_FALSE(fenced);
+  EXPECT_EQ(fenced.error().code, Errc::kReadOnly);
+  EXPECT_EQ(stored_head().tip->segment, 5u);
+  EXPECT_TRUE(publish(*second, 6));
+  // For good: also after a restart.
+  const auto again = open("/a");
+  EXPECT_EQ(publish(*again, 6).error().code, Errc::kReadOnly);
+}
+
+TEST_F(OwnershipTest, AnUpdateFromBeforeTheClaimOfAnotherIsAConflict) {
+  const auto first = open("/a");
+  auto head = hold(*first);
+  ASSERT_TRUE(head);
+  const auto second = open("/b");
+  ASSERT_TRUE(hold(*second));
+  head->tip = zstor::Head::Tip{.segment = 6};
+  const Status late = first->update(meta_, *head, clock_);
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, Errc::kConflict);
+  EXPECT_FALSE(stored_head().tip);
+}
+
+TEST_F(OwnershipTest, ARestartKeepsTheClaim) {
+  ASSERT_TRUE(publish(*open("/a"), 3));
+  const auto again = open("/a");
+  EXPECT_EQ(again->epoch(), 1u);
+  const auto head = hold(*again);
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->epoch, 1u);
+  EXPECT_TRUE(publish(*again, 4));
+}
+
+TEST_F(OwnershipTest, RolledBackBackendsAreRefused) {
+  const auto owner = open("/a");
+  ASSERT_TRUE(publish(*owner, 1));
+  const auto earlier = meta_.values();
+  ASSERT_TRUE(publish(*owner, 2));
+  meta_.roll_back(earlier);
+  EXPECT_EQ(publish(*owner, 3).error().code, Errc::kReadOnly);
+}
+
+TEST_F(OwnershipTest, BackendsRolledBackBehindTheClaimAreRefused) {
+  const auto first = open("/a");
+  ASSERT_TRUE(publish(*first, 1));
+  const auto earlier = meta_.values();
+  const auto second = open("/b");
+  ASSERT_TRUE(publish(*second, 2));
+  meta_.roll_back(earlier);
+  EXPECT_EQ(publish(*second, 3).error().code, Errc::kReadOnly);
+  EXPECT_EQ(publish(*open("/b"), 3).error().code, Errc::kReadOnly);
+}
+
+TEST_F(OwnershipTest, AVolumeThatIsNowhereIsClaimedAnewWithTheSameEpoch) {
+  const auto owner = open("/a");
+  ASSERT_TRUE(publish(*owner, 1));
+  meta_.roll_back({});
+  const auto head = hold(*open("/a"));
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->epoch, 1u);
+}
+
+TEST_F(OwnershipTest, NothingIsClaimedWhileTooFewBackendsAnswer) {
+  const auto owner = open("/a");
+  meta_.fail_puts = true;
+  const auto failed = hold(*owner);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code, Errc::kUnavailable);
+  EXPECT_EQ(owner->epoch(), 0u);
+  EXPECT_FALSE(owner->last_head());
+  meta_.fail_puts = false;
+  const auto claimed = hold(*owner);
+  ASSERT_TRUE(claimed);
+  EXPECT_EQ(claimed->epoch, 1u);
+}
+
+TEST_F(OwnershipTest, AClaimThatTheDiskDidNotTakeIsMadeAgainAndThenRemembered) {
+  auto owner = open("/a");
+  disk_.inject({.call = sim::DiskCall::kRename, .path_contains = "/a"});
+  EXPECT_FALSE(hold(*owner));
+  // It must not go on with a claim that its next life knows nothing of: that life would take the
+  // volume back from whoever has claimed it since.
+  ASSERT_TRUE(publish(*owner, 1));
+  ASSERT_TRUE(hold(*open("/b")));
+  const auto restarted = open("/a");
+  EXPECT_EQ(hold(*restarted).error().code, Errc::kReadOnly);
+}
+
+TEST_F(OwnershipTest, GenerationsNeverRepeatOverRestartsAndClaims) {
+  std::set<std::uint64_t> seen;
+  std::uint64_t last = 0;
+  for (int life = 0; life < 5; ++life) {
+    const auto owner = open("/a");
+    if (life == 2) {
+      ASSERT_TRUE(hold(*owner));
+    }
+    for (int i = 0; i < 100; ++i) {
+      const std::uint64_t generation = owner->next_generation();
+      EXPECT_GT(generation, last);
+      last = generation;
+      seen.insert(generation);
+    }
+  }
+  EXPECT_EQ(seen.size(), 500u);
+  // epoch << 40 | starts << 20 | counter, as FORMAT.md says.
+  EXPECT_EQ(last, (std::uint64_t{1} << 40) | (std::uint64_t{5} << 20) | 100u);
+}
+
+TEST_F(OwnershipTest, TheFileIsWhatTheDocumentSays) {
+  const auto owner = open("/a");
+  ASSERT_TRUE(hold(*owner));
+  const Buffer file = read_whole_file(disk_, "/a/owner", 4096).value();
+  ASSERT_EQ(file.size(), 40u);
+  EXPECT_EQ(to_hex(Bytes(file).first(4)), "51534f31");
+  EXPECT_TRUE(std::ranges::equal(Bytes(file).subspan(4, 16), stored_head().owner));
+  EXPECT_EQ(load_le<std::uint64_t>(file.data() + 20), 1u);  // Epoch.
+  EXPECT_EQ(load_le<std::uint64_t>(file.data() + 28), 1u);  // Starts.
+  EXPECT_EQ(load_le<std::uint32_t>(file.data() + 36), crc32c(Bytes(file).first(36)));
+}
+
+TEST_F(OwnershipTest, ADamagedFileIsRefusedAndNotMadeAnew) {
+  open("/a");
+  const Buffer file = read_whole_file(disk_, "/a/owner", 4096).value();
+  std::vector<Buffer> bad;
+  for (std::size_t len = 0; len < file.size(); ++len) {
+    bad.emplace_back(file.begin(), file.begin() + static_cast<std::ptrdiff_t>(len));
+  }
+  for (std::size_t at = 0; at < file.size(); ++at) {
+    bad.push_back(file);
+    bad.back()[at] ^= std::byte{0x10};
+  }
+  bad.push_back(file);
+  bad.back().push_back(std::byte{0});
+  for (const Buffer& content : bad) {
+    ASSERT_TRUE(write_file_atomically(disk_, "/a/owner", content));
+    const auto opened = Ownership::open(disk_, random_, "/a", kVolume);
+    ASSERT_FALSE(opened);
+    EXPECT_EQ(opened.error().code, Errc::kCorruption);
+    EXPECT_EQ(read_whole_file(disk_, "/a/owner", 4096).value(), content);
+  }
+}
+
+TEST_F(OwnershipTest, AStartThatCannotBeCountedIsNone) {
+  open("/a");
+  disk_.inject({.call = sim::DiskCall::kDatasync, .path_contains = "/a"});
+  EXPECT_FALSE(Ownership::open(disk_, random_, "/a", kVolume));
+}
+
+// Two threads of one owner.
+
+TEST_F(OwnershipTest, AWorkerIsNotFencedByItsNeighbourThatStoresWhileItLoads) {
+  const auto owner = open("/a");
+  ASSERT_TRUE(publish(*owner, 1));
+  // The head that was read is old by the time it is looked at.
+  meta_.after_get = once([&] { ASSERT_TRUE(publish(*owner, 2)); });
+  const auto head = hold(*owner);
+  ASSERT_TRUE(head) << head.error().message();
+  // What is remembered is the newer one.
+  EXPECT_EQ(owner->last_head()->tip->segment, 2u);
+  EXPECT_TRUE(publish(*owner, 3));
+}
+
+TEST_F(OwnershipTest, AWorkerIsNotFencedWhileItsNeighbourClaims) {
+  // The volume was another's: until the claim is stored, the head names that one.
+  ASSERT_TRUE(publish(*open("/b"), 1));
+  const auto owner = open("/a");
+  std::atomic<unsigned> gets = 0;
+  meta_.before_get = [&] { ++gets; };
+  Result<zstor::Head> seen = fail(Errc::kInternal, "not run");
+  std::jthread neighbour;
+  meta_.before_put = once([&] {
+    const unsigned before = gets;
+    neighbour = start_thread("neighbour", [&](const std::stop_token&) { seen = hold(*owner); });
+    while (gets == before) std::this_thread::yield();
+  });
+  ASSERT_TRUE(hold(*owner));
+  neighbour.join();
+  ASSERT_TRUE(seen) << seen.error().message();
+  EXPECT_EQ(owner->epoch(), 2u);
+}
+
+TEST_F(OwnershipTest, TwoWorkersMakeOneClaim) {
+  const auto owner = open("/a");
+  // One has begun, and looks at the head only when the other has claimed the volume.
+  meta_.before_get = once([&] { ASSERT_TRUE(hold(*owner)); });
+  const auto head = hold(*owner);
+  ASSERT_TRUE(head);
+  EXPECT_EQ(head->epoch, 1u);
+  EXPECT_EQ(owner->epoch(), 1u);
+  // One has looked, and claims only when the other has.
+  const auto next = open("/b");
+  meta_.after_get = once([&] { ASSERT_TRUE(publish(*next, 9)); });
+  const auto late = hold(*next);
+  ASSERT_TRUE(late) << late.error().message();
+  EXPECT_EQ(late->epoch, 2u);
+  ASSERT_TRUE(stored_head().tip);
+  EXPECT_EQ(stored_head().tip->segment, 9u);
+}
+
+TEST_F(OwnershipTest, AWorkerIsNotFencedByItsNeighbour) {
+  ASSERT_TRUE(publish(*open("/b"), 1));
+  const auto owner = open("/a");
+  std::atomic<unsigned> fenced = 0;
+  {
+    std::latch begin(4);
+    std::vector<std::jthread> workers;
+    for (int i = 0; i < 4; ++i) {
+      workers.push_back(start_thread("worker", [&](const std::stop_token&) {
+        begin.arrive_and_wait();
+        for (std::uint64_t no = 2; no < 1000; ++no) {
+          const Status done = publish(*owner, no);
+          // That a neighbour has stored a newer head is fine.
+          if (!done && done.error().code != Errc::kConflict) ++fenced;
+        }
+      }));
+    }
+  }
+  EXPECT_EQ(fenced, 0u);
+  EXPECT_EQ(owner->epoch(), 2u);
+}
+
+}  // namespace
+}  // namespace qsfs::fs
