@@ -24,6 +24,7 @@ constexpr std::size_t kMutationsLenAt = 44;
 static_assert(kMutationsLenAt + sizeof(std::uint32_t) == kRecordHeaderLen);
 
 // Offsets in the header.
+constexpr std::size_t kVersionAt = 8;
 constexpr std::size_t kHeaderCrcAt = 16;
 constexpr std::size_t kStartCrcAt = kStartOffset + 16;
 static_assert(kStartCrcAt + sizeof(std::uint32_t) == kStartOffset + kStartLen);
@@ -32,9 +33,22 @@ constexpr std::uint64_t round_up(std::uint64_t len) {
   return (len + kRecordAlign - 1) / kRecordAlign * kRecordAlign;
 }
 
-// Of the whole record but the field that holds it.
+// How far the CRC of a record reaches: copies have their own CRCs.
+std::size_t checked_len(Bytes record) {
+  const bool is_redo = load_le<std::uint8_t>(record.data() + kFlagsAt) == kFlagRedo;
+  if (!is_redo) return record.size();
+  const std::size_t payloads = load_le<std::uint16_t>(record.data() + kPayloadCountAt);
+  return std::min(record.size(), kRecordHeaderLen + payloads * kPayloadRefLen);
+}
+
+// Of the record but the field that holds it, and copies.
 std::uint32_t record_crc(Bytes record) {
-  return crc32c(record.subspan(kLsnAt), crc32c(record.first(kCrcAt)));
+  const Bytes checked = record.first(checked_len(record));
+  return crc32c(checked.subspan(kLsnAt), crc32c(record.first(kCrcAt)));
+}
+
+std::uint32_t version_of(Bytes journal) {
+  return journal.size() < kHeaderLen ? 0 : load_le<std::uint32_t>(journal.data() + kVersionAt);
 }
 
 bool parse_payloads(SegmentId segment, Bytes raw, std::vector<PayloadRef>& out) {
@@ -53,12 +67,18 @@ bool parse_payloads(SegmentId segment, Bytes raw, std::vector<PayloadRef>& out) 
   return true;
 }
 
+std::uint64_t sum_of_lengths(std::span<const PayloadRef> refs) {
+  std::uint64_t sum = 0;
+  for (const PayloadRef& ref : refs) sum += ref.length;
+  return sum;
+}
+
 }  // namespace
 
 void encode_header(SegmentId segment, MutableBytes out) {
   QSFS_CHECK(out.size() == kHeaderLen);
   std::ranges::copy(as_bytes(kMagic), out.begin());
-  store_le(out.data() + 8, kVersion);
+  store_le(out.data() + kVersionAt, kVersion);
   store_le(out.data() + 12, number(segment));
   store_le(out.data() + kHeaderCrcAt, crc32c(out.first(kHeaderCrcAt)));
 }
@@ -78,12 +98,13 @@ Result<Header> parse_header(Bytes journal) {
       crc32c(journal.first(kHeaderCrcAt))) {
     return fail(Errc::kCorruption, "journal header fails its checksum");
   }
-  const auto version = load_le<std::uint32_t>(journal.data() + 8);
-  if (version != kVersion) {
+  const auto version = load_le<std::uint32_t>(journal.data() + kVersionAt);
+  if (version < kVersionOldest || version > kVersion) {
     return fail(Errc::kUnsupported, "journal of format version " + std::to_string(version) +
                                         "; use the release that wrote it");
   }
   Header header;
+  header.version = version;
   header.segment = SegmentId{load_le<std::uint32_t>(journal.data() + 12)};
   if (load_le<std::uint32_t>(journal.data() + kStartCrcAt) ==
       crc32c(journal.subspan(kStartOffset, 16))) {
@@ -114,15 +135,17 @@ Status check_record(const Record& record) {
   return {};
 }
 
-void store_record(const Record& record, const RecordPlace& place, MutableBytes journal) {
-  const auto len = static_cast<std::uint32_t>(record_len(record));
-  std::byte* const at = journal.data();
+namespace {
+
+// The parts that all records have; returns the end of the payloads.
+std::byte* store_fields(const Record& record, const RecordPlace& place, std::uint8_t flags,
+                        std::byte* at) {
   store_le(at + kLsnAt, place.lsn.value);
   store_le(at + kSyncedAt, place.synced.value);
   store_le(at + kWallAt, static_cast<std::uint64_t>(place.wall.count()));
   store_le(at + kRequestAt, record.request_id);
   store_le(at + kKindAt, static_cast<std::uint8_t>(record.kind));
-  store_le(at + kFlagsAt, std::uint8_t{0});
+  store_le(at + kFlagsAt, flags);
   store_le(at + kPayloadCountAt, static_cast<std::uint16_t>(record.payloads.size()));
   store_le(at + kMutationsLenAt, static_cast<std::uint32_t>(record.mutations.size()));
   std::byte* ref_at = at + kRecordHeaderLen;
@@ -133,20 +156,43 @@ void store_record(const Record& record, const RecordPlace& place, MutableBytes j
     store_le(ref_at + 12, ref.crc32c);
     ref_at += kPayloadRefLen;
   }
-  std::ranges::copy(record.mutations, ref_at);
+  return ref_at;
+}
+
+// The last step: the CRC, and then the length, which makes it a record.
+void finish_record(MutableBytes record) {
   // The CRC covers the length, which is not in its place yet.
   std::array<std::byte, kCrcAt> length{};
+  const auto len = static_cast<std::uint32_t>(record.size());
   store_le(length.data(), len);
-  store_le(at + kCrcAt, crc32c(journal.subspan(kLsnAt, len - kLsnAt), crc32c(length)));
-  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(at))
+  const Bytes checked = Bytes(record).first(checked_len(record));
+  store_le(record.data() + kCrcAt, crc32c(checked.subspan(kLsnAt), crc32c(length)));
+  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(record.data()))
       .store(len, std::memory_order_release);
 }
 
-void withdraw_record(MutableBytes record) {
-  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(record.data()))
-      .store(0, std::memory_order_release);
-  // What follows the last record is zeros, as if it had never been there.
-  std::ranges::fill(record, std::byte{0});
+}  // namespace
+
+void store_record(const Record& record, const RecordPlace& place, MutableBytes journal) {
+  std::ranges::copy(record.mutations, store_fields(record, place, /*flags=*/0, journal.data()));
+  finish_record(journal.first(record_len(record)));
+}
+
+std::uint64_t redo_len(const RedoCopy& copy) {
+  return round_up(kRecordHeaderLen + copy.refs.size() * kPayloadRefLen + copy.bytes.size());
+}
+
+void store_redo(const RedoCopy& copy, const RecordPlace& place, MutableBytes journal) {
+  const Record record{.kind = RecordKind::kInternal, .mutations = {}, .payloads = copy.refs};
+  std::ranges::copy(copy.bytes, store_fields(record, place, kFlagRedo, journal.data()));
+  finish_record(journal.first(redo_len(copy)));
+}
+
+void erase_copies(const RecordView& record, MutableBytes journal) {
+  if (!record.is_redo()) return;
+  const std::size_t at =
+      record.lsn.offset() + std::size_t{kRecordHeaderLen} + record.payloads.size() * kPayloadRefLen;
+  std::ranges::fill(journal.subspan(at, record.copies.size()), std::byte{0});
 }
 
 ParsedAs parse_record(SegmentId segment, Bytes journal, std::uint64_t offset, RecordView& out) {
@@ -176,14 +222,23 @@ ParsedAs parse_record(SegmentId segment, Bytes journal, std::uint64_t offset, Re
       std::uint64_t{load_le<std::uint16_t>(record.data() + kPayloadCountAt)} * kPayloadRefLen;
   const auto mutations_len = load_le<std::uint32_t>(record.data() + kMutationsLenAt);
   const bool known_kind = out.kind == RecordKind::kUser || out.kind == RecordKind::kInternal;
-  if (!known_kind || load_le<std::uint8_t>(record.data() + kFlagsAt) != 0 || out.synced > out.lsn ||
-      round_up(kRecordHeaderLen + payloads_len + mutations_len) != len) {
+  const auto flags = load_le<std::uint8_t>(record.data() + kFlagsAt);
+  const bool is_redo = flags == kFlagRedo;
+  if (!known_kind || out.synced > out.lsn || kRecordHeaderLen + payloads_len > len ||
+      (flags != 0 && !(is_redo && version_of(journal) >= kVersionWithRedo))) {
     return ParsedAs::kInvalid;
   }
   if (!parse_payloads(segment, record.subspan(kRecordHeaderLen, payloads_len), out.payloads)) {
     return ParsedAs::kInvalid;
   }
+  const std::uint64_t copies_len = is_redo ? sum_of_lengths(out.payloads) : 0;
+  // A redo record is copies and nothing else.
+  if (is_redo && (copies_len == 0 || mutations_len != 0)) return ParsedAs::kInvalid;
+  if (round_up(kRecordHeaderLen + payloads_len + mutations_len + copies_len) != len) {
+    return ParsedAs::kInvalid;
+  }
   out.mutations = record.subspan(kRecordHeaderLen + payloads_len, mutations_len);
+  out.copies = record.subspan(kRecordHeaderLen + payloads_len, copies_len);
   return ParsedAs::kRecord;
 }
 
@@ -204,7 +259,7 @@ Status for_each_record(SegmentId segment, Bytes journal,
     if (journal::parse_record(segment, journal, at, record) != journal::ParsedAs::kRecord) {
       return fail(Errc::kCorruption, name + ": no valid record at " + std::to_string(at));
     }
-    QSFS_TRY(visit(record));
+    if (!record.is_redo()) QSFS_TRY(visit(record));
     at = record.end.offset();
   }
   return {};

@@ -10,11 +10,15 @@
 #include "base/result.h"
 #include "fs/log/log.h"
 #include "fs/log/lsn.h"
+#include "fs/log/redo.h"
 
 namespace qsfs::fs::journal {
 
 inline constexpr std::string_view kMagic = "QSFSJRN1";
-inline constexpr std::uint32_t kVersion = 1;
+// Written; read are all from kVersionOldest on.
+inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kVersionOldest = 1;
+inline constexpr std::uint32_t kVersionWithRedo = 2;
 inline constexpr std::uint32_t kHeaderLen = 64;
 inline constexpr std::uint32_t kStartOffset = 32;  // Of the start part in the header.
 inline constexpr std::uint32_t kStartLen = 20;
@@ -25,7 +29,7 @@ inline constexpr std::uint32_t kRecordLenMax = 8 * kMiB;
 inline constexpr std::uint32_t kPayloadCountMax = UINT16_MAX;
 inline constexpr std::uint64_t kFileLenMax = 1 * kGiB;
 
-// Reserved for records that carry a copy of their payload (R4); version 1 writes and accepts none.
+// A record that is no change but carries copies of payloads (R4), from kVersionWithRedo on.
 inline constexpr std::uint8_t kFlagRedo = 1;
 
 // Where records of a segment begin.
@@ -38,6 +42,7 @@ struct SegmentStart {
 };
 
 struct Header {
+  std::uint32_t version = kVersion;
   SegmentId segment{};
   std::optional<SegmentStart> start;  // Absent: prepared, never used.
 };
@@ -63,8 +68,14 @@ struct RecordPlace {
 // (or what the kernel made of it) finds a whole record or none. REQUIRES: record_len() zero bytes
 // are there.
 void store_record(const Record& record, const RecordPlace& place, MutableBytes journal);
-// Takes back the last record.
-void withdraw_record(MutableBytes record);
+
+// The same for a redo record: what it takes, and storing it. REQUIRES: a copy that is not empty and
+// fits kRecordLenMax; redo_len() zero bytes are there.
+std::uint64_t redo_len(const RedoCopy& copy);
+void store_redo(const RedoCopy& copy, const RecordPlace& place, MutableBytes journal);
+// Overwrites the copies in a journal with zeros: they are for this machine's data files only, and
+// zeros cost nothing to archive. REQUIRES: `record` was parsed from `journal`.
+void erase_copies(const RecordView& record, MutableBytes journal);
 
 enum class ParsedAs {
   kRecord,

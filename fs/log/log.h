@@ -5,7 +5,8 @@
 // R1 Payload is in place before the record that names it is appended.
 // R2 Records are applied to the metadata store in the order in which they are appended.
 // R3 A record applies whole or not at all.
-// R4 sync() makes everything before an LSN durable; concurrent callers share one.
+// R4 sync() makes everything before an LSN durable; concurrent callers share one. Where little
+//    payload is not durable, sync_tail() puts a copy of it into the journal, and one datasync does.
 // R6 After a crash the history ends at the first record that is torn, out of order, or names
 // payload whose CRC fails;
 //    damage before a point that is known to have been durable is reported, never cut.
@@ -61,6 +62,11 @@ struct RecordView {
   std::uint64_t request_id = 0;
   Bytes mutations;
   std::vector<PayloadRef> payloads;
+  // Of a redo record (R4), which is no change: the bytes of its payloads, one after the other.
+  // Whoever uses them checks each against its CRC. Empty: an ordinary record.
+  Bytes copies;
+
+  [[nodiscard]] bool is_redo() const { return !copies.empty(); }
 };
 
 // A piece of a data file that belongs to one writer. Until it is committed or destroyed it keeps
@@ -86,6 +92,10 @@ class Reservation {
   std::uint32_t length_ = 0;
 };
 
+// A journal that is made where there is no room for one of journal_bytes.
+inline constexpr std::uint64_t kSmallJournalBytes = 1 * kMiB;
+inline constexpr std::uint32_t kRedoBytesMax = 64 * kKiB;
+
 struct LogLimits {
   std::uint64_t segment_data_bytes = 64 * kMiB;
   std::uint64_t journal_bytes = 16 * kMiB;
@@ -93,6 +103,8 @@ struct LogLimits {
   // Positions never cross a multiple of this when the piece is shorter, so that one page lies in
   // one stripe.
   std::uint32_t stripe_size = 1 * kMiB;
+  // Unsynced payload up to this is copied into the journal by a sync (R4); 0: never.
+  std::uint32_t redo_bytes_max = kRedoBytesMax;
 };
 
 struct SealedSegment {
@@ -112,6 +124,9 @@ struct LogOptions {
   // Called under the commit lock, also from within open() (when the last segment of the life before
   // is sealed); it must not call the log. The first segment of all has no such record.
   std::function<void(const SealedSegment&, MutationBatch&)> on_seal;
+  // Called, without any lock, when there is no room for the next segment: true when something was
+  // given up for it, and it is tried once more.
+  std::function<bool()> on_no_space;
   // Whether a thread ("log-prep") makes the next segment ready and finishes the sealed ones.
   // Without it, the caller that sealed does it before returning (simulations: one thread, one
   // order).
@@ -153,6 +168,8 @@ class Log {
   // length >= 4 KiB, so that pages of a file are pages of the segment. Neighbouring calls get
   // neighbouring places. kNoSpace, kReadOnly.
   virtual Result<Reservation> reserve(std::uint64_t file_offset, std::uint32_t length) = 0;
+  // While `on`, reserve() gives kNoSpace: what room there is is needed for records.
+  virtual void refuse_payload(bool on) = 0;
   // Writes the payload of a reservation (R1); REQUIRES: payload.size() == reservation.length().
   // Returns what the record must say of it.
   virtual Result<PayloadRef> write(const Reservation& reservation, Bytes payload) = 0;
@@ -166,6 +183,9 @@ class Log {
   // tries no fsync on that file again: this and every later call fail with kIo until … the volume
   // is remounted.
   virtual Status sync(Lsn lsn) = 0;
+  // sync(tail()) for those who make small changes durable one by one (fsync): see R4. Takes the
+  // commit lock: REQUIRES that the caller is not applying a record, and that none waits for it.
+  virtual Status sync_tail() = 0;
 
   // Seals the open segment when it has user records (or `even_internal`); returns the last sealed
   // segment.
@@ -195,7 +215,7 @@ class Log {
 };
 
 // Walks the records of journal bytes that were archived (or restored): all must be valid and end
-// exactly at the end. `visit` gets each record, in order. kCorruption.
+// exactly at the end. `visit` gets each record but the redo ones, in order. kCorruption.
 Status for_each_record(SegmentId segment, Bytes journal,
                        const std::function<Status(const RecordView&)>& visit);
 

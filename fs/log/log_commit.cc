@@ -1,9 +1,11 @@
 // Reservations, commits and seals.
 #include <algorithm>
+#include <cerrno>
 
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/failpoint.h"
+#include "base/guarded_store.h"
 #include "base/log.h"
 #include "fs/log/failpoints.h"
 #include "fs/log/log_impl.h"
@@ -62,6 +64,9 @@ Result<Reservation> LogImpl::reserve(std::uint64_t file_offset, std::uint32_t le
   const std::uint64_t limit = options_.limits.segment_data_bytes;
   const std::uint32_t stripe_size = options_.limits.stripe_size;
   if (length == 0) return fail(Errc::kInvalidArgument, "reservation of no bytes");
+  if (refuses_payload_.load(std::memory_order_relaxed)) {
+    return fail(Errc::kNoSpace, "the disk of the log is full");
+  }
   if (length > kPayloadLenMax ||
       place_piece(0, file_offset, length, stripe_size) + length > limit) {
     return fail(Errc::kTooBig, "payload of " + std::to_string(length) + " bytes");
@@ -95,12 +100,18 @@ Result<PayloadRef> LogImpl::write(const Reservation& reservation, Bytes payload)
   const Status written =
       Reservation::Owner::file(reservation).write(reservation.position(), payload);
   owner->has_unsynced.store(true, std::memory_order_release);
+  if (!written && written.error().code == Errc::kReadOnly) {
+    // The disk has turned read-only: no record that is taken from here on would ever be durable.
+    fail_for_good(written.error(), Errc::kReadOnly);
+  }
   QSFS_TRY(written);
+  const PayloadRef ref{.segment = reservation.segment(),
+                       .position = reservation.position(),
+                       .length = reservation.length(),
+                       .crc32c = crc32c(payload)};
+  unsynced_.add(ref, payload);
   failpoint(kFailAfterPayload);
-  return PayloadRef{.segment = reservation.segment(),
-                    .position = reservation.position(),
-                    .length = reservation.length(),
-                    .crc32c = crc32c(payload)};
+  return ref;
 }
 
 Result<Lsn> LogImpl::commit(const Record& record) {
@@ -124,15 +135,39 @@ Result<Lsn> LogImpl::commit(const Record& record) {
 }
 
 Result<Lsn> LogImpl::append_locked(const Record& record) {
-  store_locked(record);
+  QSFS_TRY(store_locked(record));
   return apply_locked();
 }
 
-void LogImpl::store_locked(const Record& record) {
+Status LogImpl::refused(const LogSegment& segment) {
+  Error error{.code = Errc::kIo,
+              .sys_errno = EIO,
+              .context = journal_path(segment.id) + ": the disk refused a page"};
+  fail_for_good(error, Errc::kReadOnly);
+  return std::unexpected(std::move(error));
+}
+
+Status LogImpl::append_encoded_locked() {
+  LogSegment& segment = *current_;
+  constexpr std::size_t kLengthLen = sizeof(std::uint32_t);
+  const std::uint32_t at = segment.journal_end.load(std::memory_order_relaxed);
+  const MutableBytes place = segment.mapping->bytes().subspan(at, encoded_.size());
+  const Bytes record = encoded_;
+  // The length last: whoever reads the file finds a whole record or none.
+  if (!guarded_store(place.subspan(kLengthLen), record.subspan(kLengthLen)) ||
+      !guarded_store(place.first(kLengthLen), record.first(kLengthLen))) {
+    return refused(segment);
+  }
+  const std::uint32_t end = at + static_cast<std::uint32_t>(record.size());
+  segment.journal_end.store(end, std::memory_order_release);
+  tail_.store(Lsn::at(segment.id, end).value, std::memory_order_release);
+  return {};
+}
+
+Status LogImpl::store_locked(const Record& record) {
   LogSegment& segment = *current_;
   const std::uint32_t at = segment.journal_end.load(std::memory_order_relaxed);
   const auto len = static_cast<std::uint32_t>(journal::record_len(record));
-  const MutableBytes place = segment.mapping->bytes().subspan(at, len);
   view_.lsn = Lsn::at(segment.id, at);
   view_.end = Lsn::at(segment.id, at + len);
   view_.synced = synced();
@@ -141,11 +176,12 @@ void LogImpl::store_locked(const Record& record) {
   view_.request_id = record.request_id;
   view_.mutations = record.mutations;
   view_.payloads.assign(record.payloads.begin(), record.payloads.end());
+  encoded_.assign(len, std::byte{0});
   journal::store_record(record, {.lsn = view_.lsn, .synced = view_.synced, .wall = view_.wall},
-                        place);
-  segment.journal_end.store(at + len, std::memory_order_release);
-  tail_.store(view_.end.value, std::memory_order_release);
+                        encoded_);
+  QSFS_TRY(append_encoded_locked());
   failpoint(kFailAfterAppend);
+  return {};
 }
 
 Result<Lsn> LogImpl::apply_locked() {
@@ -157,8 +193,15 @@ Result<Lsn> LogImpl::apply_locked() {
     const std::uint32_t at = view_.lsn.offset();
     segment.journal_end.store(at, std::memory_order_release);
     tail_.store(view_.lsn.value, std::memory_order_release);
-    journal::withdraw_record(
-        segment.mapping->bytes().subspan(at, view_.end.offset() - std::size_t{at}));
+    // What follows the last record is zeros, as if it had never been there; its length first.
+    const MutableBytes place =
+        segment.mapping->bytes().subspan(at, view_.end.offset() - std::size_t{at});
+    encoded_.assign(place.size(), std::byte{0});
+    const Bytes zeros = encoded_;
+    if (!guarded_store(place.first(4), zeros.first(4)) ||
+        !guarded_store(place.subspan(4), zeros.subspan(4))) {
+      QSFS_LOG_ERROR("log: {}: a record of a failed change may be left", journal_path(segment.id));
+    }
     return std::unexpected(applied.error());
   }
   segment.has_any_records = true;
@@ -195,10 +238,16 @@ Result<bool> LogImpl::switch_segment_locked() {
 
 Status LogImpl::begin_segment_locked(const SegmentPtr& fresh, const SealedSegment& before,
                                      bool is_opening) {
+  encoded_.assign(journal::kHeaderLen, std::byte{0});
   journal::store_start(
       {.previous_end = Lsn::at(before.id, static_cast<std::uint32_t>(before.journal_bytes)),
        .previous_data_bytes = before.data_bytes},
-      fresh->mapping->bytes().first(journal::kHeaderLen));
+      encoded_);
+  const Bytes start = Bytes(encoded_).subspan(journal::kStartOffset, journal::kStartLen);
+  if (!guarded_store(fresh->mapping->bytes().subspan(journal::kStartOffset, journal::kStartLen),
+                     start)) {
+    return refused(*fresh);
+  }
   current_ = fresh;
   tail_.store(journal::first_lsn(fresh->id).value, std::memory_order_release);
   oldest_user_record_.store(0, std::memory_order_relaxed);
@@ -212,7 +261,7 @@ Status LogImpl::begin_segment_locked(const SegmentPtr& fresh, const SealedSegmen
     fail_for_good(error, Errc::kIo);
     return std::unexpected(std::move(error));
   }
-  store_locked(record);
+  QSFS_TRY(store_locked(record));
   if (is_opening) {
     // The store's flush hook cannot reach the log yet (R5). Nobody waits for the lock either.
     if (const Status synced = fresh->journal->datasync(); !synced) {

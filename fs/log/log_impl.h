@@ -5,6 +5,8 @@
 //   and unfinished: payload may still be written to them, their sums and journals are not settled.
 // - tail_ is where the next record goes; it moves before the record is applied, so that a flush of
 //   the store, which syncs up to tail(), covers all that the store may hold.
+// - Payload of a record before covered_ is durable once the journals are; payload of any other
+//   record before tail() is in unsynced_, or unsynced_ says that it is too much.
 // - A file whose datasync has failed is not synced again, and nothing is reported durable any more.
 #pragma once
 
@@ -18,6 +20,7 @@
 #include "base/thread.h"
 #include "fs/log/journal_format.h"
 #include "fs/log/log.h"
+#include "fs/log/redo.h"
 #include "fs/log/replay.h"
 
 namespace qsfs::fs {
@@ -58,10 +61,13 @@ struct LogSegment {
   std::atomic<std::uint32_t> journal_synced{0};
   // Under the state lock.
   std::uint64_t data_end = 0;
+  // A journal of an older format takes no redo records.
+  bool takes_redo = true;
   bool is_sealed = false;
   bool is_finishing = false;
   // Under the commit lock.
   bool has_user_records = false;
+  std::uint32_t filled_end = 0;  // Where fill_ahead_locked() has got to.
   bool has_any_records = false;  // Besides the first, which says that the one before is sealed.
 };
 
@@ -75,9 +81,11 @@ class LogImpl final : public Log {
   Status begin_damaged(const ReplayOutcome& outcome);
 
   Result<Reservation> reserve(std::uint64_t file_offset, std::uint32_t length) override;
+  void refuse_payload(bool on) override { refuses_payload_ = on; }
   Result<PayloadRef> write(const Reservation& reservation, Bytes payload) override;
   Result<Lsn> commit(const Record& record) override;
   Status sync(Lsn lsn) override;
+  Status sync_tail() override QSFS_EXCLUDES(commit_mu_);
   Result<SegmentId> seal(bool even_internal) override;
   bool wants_rotation() const override;
   Status drain(SegmentId id) override;
@@ -106,7 +114,16 @@ class LogImpl final : public Log {
   // REQUIRES: room for it. Stores and applies.
   Result<Lsn> append_locked(const Record& record) QSFS_REQUIRES(commit_mu_);
   // Stores a record in the open journal; view_ becomes it.
-  void store_locked(const Record& record) QSFS_REQUIRES(commit_mu_);
+  Status store_locked(const Record& record) QSFS_REQUIRES(commit_mu_);
+  // Stores encoded_ at the end of the records of the open journal and moves their end. When the
+  // disk refuses, nothing is there, and the log takes nothing more.
+  Status append_encoded_locked() QSFS_REQUIRES(commit_mu_);
+  // The disk has refused a store into a journal.
+  Status refused(const LogSegment& segment);
+  // Touches the pages of the open journal that come next, so that its syncs overwrite blocks
+  // instead of making new ones of allocated space, which costs the filesystem below a commit of its
+  // own.
+  void fill_ahead_locked() QSFS_REQUIRES(commit_mu_);
   // Applies view_, the last record; takes it back when that fails.
   Result<Lsn> apply_locked() QSFS_REQUIRES(commit_mu_);
   // Seals the open segment and begins the prepared one. False: none is prepared.
@@ -126,7 +143,10 @@ class LogImpl final : public Log {
   Status count_journals() QSFS_EXCLUDES(state_mu_);
   // Journal and data file of `id`, durable, with nothing in them.
   Result<SegmentPtr> make_segment(SegmentId id) QSFS_EXCLUDES(state_mu_);
-  Status make_files(LogSegment& segment) QSFS_EXCLUDES(state_mu_);
+  // One attempt, with a journal of `journal_bytes`; leaves nothing when it fails.
+  Result<SegmentPtr> try_segment(SegmentId id, std::uint64_t journal_bytes)
+      QSFS_EXCLUDES(state_mu_);
+  Status make_files(LogSegment& segment, std::uint64_t journal_bytes) QSFS_EXCLUDES(state_mu_);
   // Goes on in a segment without payload.
   Result<SegmentPtr> reopen_segment(const SealedSegment& last) QSFS_EXCLUDES(state_mu_);
   Status record_journal_bytes(const LogSegment& segment) QSFS_EXCLUDES(state_mu_);
@@ -148,19 +168,28 @@ class LogImpl final : public Log {
   // --- log_sync.cc
   // Makes everything durable that is committed or written now, whatever was before.
   Status sync_everything() QSFS_EXCLUDES(sync_mu_, state_mu_);
-  // REQUIRES: has_leader_ was set by the caller.
-  Status lead_sync() QSFS_EXCLUDES(sync_mu_, state_mu_);
-  Status sync_segments() QSFS_EXCLUDES(state_mu_);
+  // REQUIRES: has_leader_ was set by the caller. With `journal_only` up to covered_, else up to the
+  // tail.
+  Status lead_sync(bool journal_only) QSFS_EXCLUDES(sync_mu_, state_mu_);
+  Status sync_data() QSFS_EXCLUDES(state_mu_);
+  Status sync_journals() QSFS_EXCLUDES(state_mu_);
+  std::vector<SegmentPtr> unfinished_segments() const QSFS_EXCLUDES(state_mu_);
+  // Moves covered_ to the tail where a redo record can do that; where it cannot, nothing is done.
+  void append_redo() QSFS_EXCLUDES(commit_mu_);
 
   const LogOptions options_;
   Disk& disk_;
   Clock& clock_;
   SegmentFiles& files_;
   const ApplyFn apply_;
+  std::atomic<bool> refuses_payload_{false};
   bool is_damaged_ = false;  // Constant after begin.
 
   std::atomic<std::uint64_t> tail_{0};
   std::atomic<std::uint64_t> synced_{0};
+  // The payload of all records before this is durable, or its copy is in the journals.
+  std::atomic<std::uint64_t> covered_{0};
+  UnsyncedPayload unsynced_;
   // Monotonic time of the oldest user record of the open segment; 0: none.
   std::atomic<std::int64_t> oldest_user_record_{0};
 
@@ -169,6 +198,7 @@ class LogImpl final : public Log {
   SegmentPtr current_ QSFS_GUARDED_BY(commit_mu_);
   RecordView view_ QSFS_GUARDED_BY(commit_mu_);
   MutationBatch seal_mutations_ QSFS_GUARDED_BY(commit_mu_);
+  Buffer encoded_ QSFS_GUARDED_BY(commit_mu_);  // The record that is being stored.
 
   // Segments and their space. Never held over I/O.
   mutable Mutex state_mu_ QSFS_ACQUIRED_AFTER(commit_mu_);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/failpoint.h"
+#include "base/guarded_store.h"
 #include "base/log.h"
 #include "fs/log/failpoints.h"
 #include "fs/log/log_impl.h"
@@ -20,7 +21,8 @@ LogImpl::LogImpl(LogOptions options, Disk& disk, Clock& clock, SegmentFiles& fil
       disk_(disk),
       clock_(clock),
       files_(files),
-      apply_(std::move(apply)) {}
+      apply_(std::move(apply)),
+      unsynced_(options_.limits.redo_bytes_max) {}
 
 LogImpl::~LogImpl() { close(); }
 
@@ -48,8 +50,13 @@ Status LogImpl::begin(const ReplayOutcome& outcome, Lsn applied) {
     tail_ = Lsn::at(first->id, first->journal_end).value;
     synced_ = outcome.report.end.value;
     if (outcome.is_empty) {
-      journal::store_start({.previous_end = applied, .previous_data_bytes = 0},
-                           first->mapping->bytes().first(journal::kHeaderLen));
+      encoded_.assign(journal::kHeaderLen, std::byte{0});
+      journal::store_start({.previous_end = applied, .previous_data_bytes = 0}, encoded_);
+      const Bytes start = Bytes(encoded_).subspan(journal::kStartOffset, journal::kStartLen);
+      if (!guarded_store(first->mapping->bytes().subspan(journal::kStartOffset, journal::kStartLen),
+                         start)) {
+        return refused(*first);
+      }
       // From here on, a start without this journal is an error.
       if (const Status synced = first->journal->datasync(); !synced) {
         fail_for_good(synced.error(), Errc::kReadOnly);
@@ -93,8 +100,20 @@ Status LogImpl::count_journals() {
 }
 
 Result<LogImpl::SegmentPtr> LogImpl::make_segment(SegmentId id) {
+  const std::uint64_t wanted = options_.limits.journal_bytes;
+  const std::uint64_t small = std::min(kSmallJournalBytes, wanted);
+  auto made = try_segment(id, wanted);
+  const auto has_no_room = [&made] { return !made && made.error().code == Errc::kNoSpace; };
+  if (has_no_room() && small < wanted) made = try_segment(id, small);
+  if (has_no_room() && options_.on_no_space && options_.on_no_space()) {
+    made = try_segment(id, small);
+  }
+  return made;
+}
+
+Result<LogImpl::SegmentPtr> LogImpl::try_segment(SegmentId id, std::uint64_t journal_bytes) {
   auto segment = std::make_shared<LogSegment>(*this, id);
-  const Status made = make_files(*segment);
+  const Status made = make_files(*segment, journal_bytes);
   if (made) return segment;
   // What is left of the attempt has nothing in it; the next one replaces it if this fails.
   segment->mapping.reset();
@@ -111,16 +130,16 @@ Result<LogImpl::SegmentPtr> LogImpl::make_segment(SegmentId id) {
   return with_context(made.error(), "prepare " + name_of(id));
 }
 
-Status LogImpl::make_files(LogSegment& segment) {
+Status LogImpl::make_files(LogSegment& segment, std::uint64_t journal_bytes) {
   // The replay has removed every segment behind the last: what has this number is empty.
   QSFS_TRY(files_.remove(segment.id));
   QSFS_ASSIGN(segment.journal, disk_.open(journal_path(segment.id), OpenMode::kCreate));
-  QSFS_TRY(segment.journal->allocate(0, options_.limits.journal_bytes));
+  QSFS_TRY(segment.journal->allocate(0, journal_bytes));
   Buffer header(journal::kHeaderLen);
   journal::encode_header(segment.id, header);
   QSFS_TRY(segment.journal->pwrite(0, header));
   QSFS_TRY(segment.journal->datasync());
-  QSFS_ASSIGN(segment.mapping, segment.journal->map(options_.limits.journal_bytes));
+  QSFS_ASSIGN(segment.mapping, segment.journal->map(journal_bytes));
   failpoint(kFailPrepareAfterJournal);
   QSFS_ASSIGN(segment.data, files_.create(segment.id));
   failpoint(kFailPrepareAfterData);
@@ -137,12 +156,27 @@ Result<LogImpl::SegmentPtr> LogImpl::reopen_segment(const SealedSegment& last) {
   QSFS_ASSIGN(segment->data, files_.create(last.id));
   QSFS_TRY(disk_.sync_directory(options_.directory));
   QSFS_ASSIGN(segment->journal, disk_.open(journal_path(last.id), OpenMode::kReadWrite));
-  const std::uint64_t len = std::max(options_.limits.journal_bytes, last.journal_bytes);
-  QSFS_TRY(segment->journal->allocate(0, len));
+  const auto allocate = [&](std::uint64_t wanted) -> Result<std::uint64_t> {
+    const std::uint64_t bytes = std::max(wanted, last.journal_bytes);
+    QSFS_TRY(segment->journal->allocate(0, bytes));
+    return bytes;
+  };
+  const std::uint64_t small = std::min(kSmallJournalBytes, options_.limits.journal_bytes);
+  Result<std::uint64_t> len = allocate(options_.limits.journal_bytes);
+  if (!len && len.error().code == Errc::kNoSpace) len = allocate(small);
+  if (!len && len.error().code == Errc::kNoSpace && options_.on_no_space &&
+      options_.on_no_space()) {
+    len = allocate(small);
+  }
+  if (!len) return std::unexpected(std::move(len).error());
   QSFS_TRY(segment->journal->datasync());
-  QSFS_ASSIGN(segment->mapping, segment->journal->map(len));
+  QSFS_ASSIGN(segment->mapping, segment->journal->map(*len));
   segment->journal_end = static_cast<std::uint32_t>(last.journal_bytes);
   segment->journal_synced = static_cast<std::uint32_t>(last.journal_bytes);
+  Buffer encoded(journal::kHeaderLen);
+  QSFS_ASSIGN(const std::size_t got, segment->journal->pread(0, encoded));
+  QSFS_ASSIGN(const journal::Header header, journal::parse_header(Bytes(encoded).first(got)));
+  segment->takes_redo = header.version >= journal::kVersionWithRedo;
   // A full journal must be seen as one that can be sealed.
   segment->has_any_records = true;
   QSFS_TRY(record_journal_bytes(*segment));
@@ -377,6 +411,7 @@ Result<Buffer> LogImpl::read_journal(SegmentId id) const {
       return fail(Errc::kCorruption,
                   journal_path(id) + ": no valid record at " + std::to_string(end));
     }
+    journal::erase_copies(record, bytes);
     end = record.end.offset();
   }
   bytes.resize(end);

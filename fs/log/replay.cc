@@ -44,6 +44,8 @@ class Replay {
       add_damage(fmt::format("the log is damaged at {}: everything before {} was durable",
                              lsn_text(end_), lsn_text(durable_)));
     }
+    if (!damage().has_value()) QSFS_TRY(restore_payloads());
+    failpoint(kFailReplayAfterRestore);
     QSFS_TRY(check_payloads());
     if (!damage().has_value()) QSFS_TRY(cut());
     QSFS_TRY(datasync_all());
@@ -192,9 +194,32 @@ class Replay {
     return {};
   }
 
+  // Payload whose copy is in a journal may never have reached its data file, or may be there only
+  // in pages that the kernel takes for clean: it is written again. A copy that is torn is no use;
+  // what is in the data file is then judged as it is.
+  Status restore_payloads() {
+    return for_each_record_from(scans_.begin()->first,
+                                [this](const RecordView& record) -> Result<bool> {
+                                  if (!record.is_redo()) return true;
+                                  Bytes rest = record.copies;
+                                  for (const PayloadRef& ref : record.payloads) {
+                                    const Bytes copy = rest.first(ref.length);
+                                    rest = rest.subspan(ref.length);
+                                    // With sums, its data file was durable; without the file, it
+                                    // was evicted.
+                                    if (!is_unsummed(ref.segment) || crc32c(copy) != ref.crc32c)
+                                      continue;
+                                    QSFS_ASSIGN(DiskFile* const file, open_data(ref.segment));
+                                    QSFS_TRY(file->pwrite(ref.position, copy));
+                                  }
+                                  return true;
+                                });
+  }
+
   Status check_payloads() {
     const Status checked = for_each_record_from(
         scans_.begin()->first, [this](const RecordView& record) -> Result<bool> {
+          if (record.is_redo()) return true;
           const bool is_durable = record.end <= durable_;
           for (const PayloadRef& ref : record.payloads) {
             if (is_durable && !is_unsummed(ref.segment)) continue;
@@ -215,6 +240,8 @@ class Replay {
     return for_each_record_from(
         scans_.begin()->first, [this](const RecordView& record) -> Result<bool> {
           for (const PayloadRef& ref : record.payloads) {
+            // A copy of what no record names is no payload.
+            if (record.is_redo()) break;
             std::uint64_t& end = payload_end_[ref.segment];
             end = std::max<std::uint64_t>(end, std::uint64_t{ref.position} + ref.length);
           }
@@ -226,16 +253,21 @@ class Replay {
         });
   }
 
+  Result<DiskFile*> open_data(SegmentId id) {
+    std::unique_ptr<DiskFile>& file = data_files_[id];
+    if (file == nullptr) {
+      QSFS_ASSIGN(file, disk_.open(segment_path(options_.directory, id, kDataSuffix),
+                                   OpenMode::kReadWrite));
+    }
+    return file.get();
+  }
+
   // Whether the payload is what the record says. Good payload that is not known to be durable is
   // written again when `rewrite`: an earlier sync of its pages may have failed, and the kernel then
   // takes them for clean.
   Result<bool> check_payload(const PayloadRef& ref, bool rewrite) {
     if (!data_.contains(ref.segment)) return false;
-    std::unique_ptr<DiskFile>& file = data_files_[ref.segment];
-    if (file == nullptr) {
-      QSFS_ASSIGN(file, disk_.open(segment_path(options_.directory, ref.segment, kDataSuffix),
-                                   OpenMode::kReadWrite));
-    }
+    QSFS_ASSIGN(DiskFile* const file, open_data(ref.segment));
     payload_.resize(ref.length);
     QSFS_ASSIGN(const std::size_t got, file->pread(ref.position, payload_));
     if (got != ref.length || crc32c(payload_) != ref.crc32c) return false;
@@ -328,7 +360,8 @@ class Replay {
 
   Status apply_records() {
     return for_each_record_from(first_, [this](const RecordView& record) -> Result<bool> {
-      if (record.lsn < applied_) return true;
+      // A redo record changes nothing that the store holds.
+      if (record.lsn < applied_ || record.is_redo()) return true;
       QSFS_TRY(apply_(record));
       ++outcome_.report.records;
       return true;

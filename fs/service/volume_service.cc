@@ -39,6 +39,7 @@ Result<std::unique_ptr<VolumeService>> VolumeService::open(const ServiceOptions&
   QSFS_TRY(service->open_log());
   QSFS_TRY(service->open_cache());
   QSFS_TRY(service->open_volume());
+  service->watch_space();
   if (options.background) {
     if (!options.read_only) service->archiver_->start();
     service->housekeeper_ =
@@ -71,6 +72,9 @@ Status VolumeService::prepare_directory() {
                 options_.data_dir + " is in use: the volume is already mounted by another qsfs-fs");
   }
   lock_ = std::move(*lock);
+  reserve_ = std::make_unique<SpaceReserve>(parts_.disk, options_.data_dir, options_.reserve_bytes);
+  // Opening the metadata store writes a little.
+  reserve_->release_if_low();
   return {};
 }
 
@@ -154,7 +158,12 @@ Status VolumeService::open_meta() {
     Log* log = log_ready_;
     return log == nullptr ? Status{} : log->sync(log->tail());
   };
-  QSFS_ASSIGN(meta_, MetaStore::open(meta, parts_.disk));
+  auto opened = MetaStore::open(meta, parts_.disk);
+  while (!opened && opened.error().code == Errc::kNoSpace && reserve_->release()) {
+    opened = MetaStore::open(meta, parts_.disk);
+  }
+  if (!opened) return std::unexpected(std::move(opened).error());
+  meta_ = std::move(*opened);
   return {};
 }
 
@@ -168,6 +177,7 @@ Status VolumeService::open_log() {
   log.limits.rotate_after = config.volume.rotate_after;
   log.limits.stripe_size = static_cast<std::uint32_t>(config.archive.stripe_size_bytes);
   log.background = options_.background;
+  log.on_no_space = [this] { return reserve_->release(); };
   const Lsn applied = meta_->applied_lsn();
   // A recovered store ends with the last archived segment; its own log begins behind it.
   if (is_log_fresh_) log.first_segment = next(applied.segment());
@@ -271,7 +281,7 @@ void VolumeService::set_before_seal(std::function<Status()> hook) {
   before_seal_ = std::move(hook);
 }
 
-Status VolumeService::sync_local() { return log_->sync(log_->tail()); }
+Status VolumeService::sync_local() { return log_->sync_tail(); }
 
 std::function<Status()> VolumeService::before_seal() {
   MutexLock lock(mu_);
@@ -305,7 +315,27 @@ Status VolumeService::seal_and_wait(const std::function<bool()>& cancelled) {
 
 Result<std::uint64_t> VolumeService::evict_all() { return cache_->evict_to(0); }
 
+void VolumeService::watch_space() {
+  reserve_->release_if_low();
+  reserve_->take();
+  log_->refuse_payload(!reserve_->is_whole());
+}
+
+bool VolumeService::is_disk_read_only() {
+  const auto file = parts_.disk.open(options_.data_dir + "/lock", OpenMode::kReadWrite);
+  return !file && file.error().code == Errc::kReadOnly;
+}
+
 Status VolumeService::housekeep() {
+  if (!options_.read_only && read_only_reason().empty() && is_disk_read_only()) {
+    // Records would still be taken, by pages that nothing writes out any more.
+    const std::string reason = options_.data_dir +
+                               ": the disk has become read-only; what was synced is safe, check "
+                               "the disk and mount the volume again";
+    QSFS_LOG_ERROR("{}", reason);
+    volume_->set_read_only(reason);
+  }
+  watch_space();
   // A log that could not be synced takes no more changes (P3): the volume must say so, not only
   // fail.
   if (const Status usable = log_->sync(Lsn{}); !usable && read_only_reason().empty()) {

@@ -22,6 +22,7 @@
 #include "fs/cache/segment_cache.h"
 #include "fs/log/log.h"
 #include "fs/meta/meta_store.h"
+#include "fs/service/space_reserve.h"
 #include "fs/volume/volume.h"
 #include "zstor/object_store.h"
 
@@ -41,6 +42,7 @@ struct ServiceOptions {
   std::uint64_t journal_bytes = 16 * kMiB;
   std::uint64_t checkpoint_log_bytes = 1 * kGiB;
   Duration full_wait = std::chrono::seconds(30);
+  std::uint64_t reserve_bytes = SpaceReserve::kBytes;
   std::function<void(const RecoveryProgress&)> progress;
 };
 
@@ -109,6 +111,10 @@ class VolumeService {
       : options_(options), parts_(parts) {}
 
   Status prepare_directory();
+  // Gives up the reserve where the disk is full, takes it where there is room (P9).
+  void watch_space();
+  // The filesystem below has turned read-only (L7).
+  bool is_disk_read_only();
   Status recover_if_needed();
   Status recover(const zstor::Head& head);
   Status open_meta();
@@ -122,6 +128,7 @@ class VolumeService {
   const ServiceOptions options_;
   const ServiceParts parts_;
   std::unique_ptr<FileLock> lock_;
+  std::unique_ptr<SpaceReserve> reserve_;
   std::unique_ptr<Ownership> ownership_;
   std::optional<RecoveryReport> recovery_;
   bool is_log_fresh_ = false;  // A recovered store whose log has not begun yet.

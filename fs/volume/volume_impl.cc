@@ -150,7 +150,7 @@ Result<std::optional<EntryRow>> VolumeImpl::peek_entry(InodeNumber parent, std::
   return *found;
 }
 
-Status VolumeImpl::sync() { return log_.sync(log_.tail()); }
+Status VolumeImpl::sync() { return log_.sync_tail(); }
 
 VolumeUsage VolumeImpl::usage() {
   return {.used_bytes = space_.used_bytes(), .inodes = space_.inodes()};

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "base/failpoint.h"
+#include "base/guarded_store.h"
 #include "base/posix_disk.h"
 #include "base/random.h"
 #include "base/result.h"
@@ -148,6 +149,24 @@ TEST_F(PosixDiskTest, SecondLockIsBusy) {
   const auto first = disk_.lock_file(directory_ + "/lock");
   ASSERT_TRUE(first);
   EXPECT_EQ(disk_.lock_file(directory_ + "/lock").error().code, Errc::kBusy);
+}
+
+TEST_F(PosixDiskTest, AStoreThatTheDiskRefusesIsAResult) {
+  auto file = disk_.open(directory_ + "/cut", OpenMode::kCreateNew);
+  ASSERT_TRUE(file);
+  ASSERT_TRUE((*file)->allocate(0, 8192));
+  auto mapping = (*file)->map(8192);
+  ASSERT_TRUE(mapping);
+  const Buffer bytes(4, std::byte{7});
+  const MutableBytes all = (*mapping)->bytes();
+  ASSERT_TRUE(guarded_store(all.subspan(4096, 4), bytes));
+  // Pages behind the end of the file are refused as those of a failing disk are.
+  ASSERT_TRUE((*file)->truncate(4096));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(guarded_store(all.subspan(4096, 4), bytes));
+    EXPECT_TRUE(guarded_store(all.first(4), bytes));
+  }
+  EXPECT_EQ(all[3], std::byte{7});
 }
 
 TEST_F(PosixDiskTest, StoresIntoAMappingAreTheFile) {

@@ -15,6 +15,17 @@ using journal::ParsedAs;
 
 // The worked example of FORMAT.md.
 constexpr std::string_view kExample =
+    "515346534a524e31020000002a00000052f61e6a000000000000000000000000"
+    "001000002900000000000004000000000b71f34b000000000000000000000000"
+    "60000000d2ee7fad400000002a000000a00f00002900000000002a36fe9c9717"
+    "070000000000000001000100190000002a00000000200000001000008941f998"
+    "01016b0576616c756502036f6c6403016efeffffffffffffff00000000000000"
+    "480000000331cb77a00000002a000000a00f00002900000000002a36fe9c9717"
+    "000000000000000002010100000000002a00000000300000050000004cbb719a"
+    "68656c6c6f000000";
+
+// The same as version 1 wrote it: no redo record.
+constexpr std::string_view kExampleOfVersion1 =
     "515346534a524e31010000002a0000003b715ab1000000000000000000000000"
     "001000002900000000000004000000000b71f34b000000000000000000000000"
     "60000000d2ee7fad400000002a000000a00f00002900000000002a36fe9c9717"
@@ -23,6 +34,8 @@ constexpr std::string_view kExample =
 
 struct Example {
   static constexpr SegmentId kSegment{42};
+  static constexpr std::size_t kRedoAt = 160;
+  static constexpr std::size_t kCopiesAt = 224;
   static Buffer build() {
     Buffer bytes(256);
     journal::encode_header(kSegment, MutableBytes(bytes).first(journal::kHeaderLen));
@@ -41,7 +54,17 @@ struct Example {
                            .synced = Lsn::at(SegmentId{41}, 4000),
                            .wall = WallTime(1'700'000'000'000'000'000)},
                           MutableBytes(bytes).subspan(journal::kHeaderLen));
-    bytes.resize(journal::kHeaderLen + journal::record_len(record));
+    const RedoCopy copy{.refs = {{.segment = SegmentId{42},
+                                  .position = 12288,
+                                  .length = 5,
+                                  .crc32c = crc32c(as_bytes("hello"))}},
+                        .bytes = Buffer(as_bytes("hello").begin(), as_bytes("hello").end())};
+    journal::store_redo(copy,
+                        {.lsn = Lsn::at(kSegment, kRedoAt),
+                         .synced = Lsn::at(SegmentId{41}, 4000),
+                         .wall = WallTime(1'700'000'000'000'000'000)},
+                        MutableBytes(bytes).subspan(kRedoAt));
+    bytes.resize(kRedoAt + journal::redo_len(copy));
     return bytes;
   }
 };
@@ -63,7 +86,8 @@ TEST(JournalFormatTest, ReadsTheDocumentedExample) {
   ASSERT_TRUE(for_each_record(SegmentId{42}, *bytes, [&](const RecordView& record) {
     ++records;
     EXPECT_EQ(record.lsn, Lsn::at(SegmentId{42}, 64));
-    EXPECT_EQ(record.end.offset(), bytes->size());
+    EXPECT_EQ(record.end.offset(), Example::kRedoAt);
+    EXPECT_FALSE(record.is_redo());
     EXPECT_EQ(record.synced, Lsn::at(SegmentId{41}, 4000));
     EXPECT_EQ(record.wall, WallTime(1'700'000'000'000'000'000));
     EXPECT_EQ(record.kind, RecordKind::kUser);
@@ -91,6 +115,49 @@ TEST(JournalFormatTest, ReadsTheDocumentedExample) {
   EXPECT_EQ(records, 1);
 }
 
+TEST(JournalFormatTest, ReadsTheCopyOfTheDocumentedExample) {
+  const auto bytes = from_hex(kExample);
+  RecordView record;
+  ASSERT_EQ(journal::parse_record(Example::kSegment, *bytes, Example::kRedoAt, record),
+            ParsedAs::kRecord);
+  EXPECT_TRUE(record.is_redo());
+  EXPECT_EQ(record.kind, RecordKind::kInternal);
+  ASSERT_EQ(record.payloads.size(), 1);
+  EXPECT_EQ(record.payloads[0].position, 12288);
+  EXPECT_EQ(as_text(record.copies), "hello");
+  EXPECT_EQ(crc32c(record.copies), record.payloads[0].crc32c);
+  EXPECT_EQ(record.end.offset(), bytes->size());
+}
+
+TEST(JournalFormatTest, ReadsVersion1WithoutCopies) {
+  const auto bytes = from_hex(kExampleOfVersion1);
+  ASSERT_EQ(journal::parse_header(*bytes)->version, 1);
+  int records = 0;
+  ASSERT_TRUE(for_each_record(Example::kSegment, *bytes, [&](const RecordView&) {
+    ++records;
+    return Status{};
+  }));
+  EXPECT_EQ(records, 1);
+  // In it, the flag of copies means nothing.
+  Buffer example = Example::build();
+  store_le(example.data() + 8, std::uint32_t{1});
+  RecordView record;
+  EXPECT_EQ(journal::parse_record(Example::kSegment, example, Example::kRedoAt, record),
+            ParsedAs::kInvalid);
+}
+
+TEST(JournalFormatTest, ErasesCopiesAndLeavesValidRecords) {
+  Buffer example = Example::build();
+  RecordView record;
+  ASSERT_EQ(journal::parse_record(Example::kSegment, example, Example::kRedoAt, record),
+            ParsedAs::kRecord);
+  journal::erase_copies(record, example);
+  EXPECT_TRUE(std::ranges::all_of(Bytes(example).subspan(Example::kCopiesAt),
+                                  [](std::byte b) { return b == std::byte{0}; }));
+  EXPECT_TRUE(
+      for_each_record(Example::kSegment, example, [](const RecordView&) { return Status{}; }));
+}
+
 TEST(JournalFormatTest, RefusesAnyChangedByte) {
   const Buffer example = Example::build();
   const auto nothing = [](const RecordView&) { return Status{}; };
@@ -98,6 +165,8 @@ TEST(JournalFormatTest, RefusesAnyChangedByte) {
   for (std::size_t at = 0; at < example.size(); ++at) {
     // The rest of the header is the next version's.
     if (at >= 20 && at < journal::kHeaderLen) continue;
+    // A copy has the CRC of its payload.
+    if (at >= Example::kCopiesAt) break;
     for (int bit = 0; bit < 8; ++bit) {
       Buffer changed = example;
       changed[at] ^= std::byte{1} << bit;
@@ -109,7 +178,7 @@ TEST(JournalFormatTest, RefusesAnyChangedByte) {
 TEST(JournalFormatTest, RefusesANewerVersionByName) {
   Buffer bytes(journal::kHeaderLen);
   journal::encode_header(SegmentId{1}, bytes);
-  store_le(bytes.data() + 8, std::uint32_t{2});
+  store_le(bytes.data() + 8, journal::kVersion + 1);
   store_le(bytes.data() + 16, crc32c(Bytes(bytes).first(16)));
   EXPECT_EQ(journal::parse_header(bytes).error().code, Errc::kUnsupported);
 }
@@ -131,13 +200,6 @@ TEST(JournalFormatTest, AHalfWrittenRecordIsTheEnd) {
   store_le(half.data() + 64, std::uint32_t{0});
   RecordView record;
   EXPECT_EQ(journal::parse_record(SegmentId{42}, half, 64, record), ParsedAs::kEnd);
-}
-
-TEST(JournalFormatTest, AWithdrawnRecordLeavesZeros) {
-  Buffer example = Example::build();
-  journal::withdraw_record(MutableBytes(example).subspan(64));
-  EXPECT_TRUE(std::ranges::all_of(Bytes(example).subspan(64),
-                                  [](std::byte b) { return b == std::byte{0}; }));
 }
 
 TEST(JournalScanTest, EndsForAFileThatLooksLikeRecordsEverywhere) {

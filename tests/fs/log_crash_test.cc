@@ -35,7 +35,10 @@ Status step(LogHarness& h) {
   Random& random = h.random();
   switch (random.below(40)) {
     case 0:
+      return h.sync_without_redo();
     case 1:
+    case 6:
+    case 7:
       return h.sync();
     case 2:
       return h.flush_store();
@@ -181,6 +184,41 @@ TEST_F(TornTailTest, EndsTheHistoryAtPayloadThatIsNotThere) {
   EXPECT_FALSE(h_->report().damage.has_value());
   EXPECT_EQ(h_->store().size(), 5);  // The sixth names bytes 200 to 300.
   h_->expect_payloads();
+}
+
+TEST(CutHistoryTest, WhatFollowedTheCutNeverComesBack) {
+  LogHarness h(1);
+  ASSERT_TRUE(h.open());
+  h.hold(true);  // Nothing is synced.
+  ASSERT_TRUE(h.write(10));
+  const std::uint32_t second = h.log().tail().offset();
+  ASSERT_TRUE(h.write(10));
+  ASSERT_TRUE(h.log().seal(false));
+  ASSERT_TRUE(h.write(10));
+  ASSERT_TRUE(h.log().seal(false));
+  ASSERT_TRUE(h.write(10));
+  const std::uint32_t end_of_three = h.log().tail().offset();
+  h.crash(CrashKind::kKill);
+  ASSERT_TRUE(h.disk().corrupt(LogHarness::path(1, ".journal"), second + 20));
+  // The next life gets no further than segment 2, and segment 3 is not made ready: what is called
+  // so after it is what the cut has left.
+  set_failpoint_hook([&](std::string_view name) {
+    if (name != kFailReplayAfterApply) return;
+    h.disk().inject({.from_then_on = true, .sys_errno = ENOSPC, .path_contains = "00000003"});
+  });
+  const Status opened = h.open();
+  set_failpoint_hook(nullptr);
+  ASSERT_TRUE(opened) << opened.error().message();
+  ASSERT_EQ(h.store().size(), 1);
+  h.expect_prefix();
+  // As long as what was in segment 2 before: segment 3 would go on exactly here.
+  h.hold(true);
+  ASSERT_TRUE(h.write(10));
+  ASSERT_EQ(h.log().tail(), Lsn::at(SegmentId{2}, end_of_three));
+  h.crash(CrashKind::kKill);
+  ASSERT_TRUE(h.open());
+  h.expect_all();
+  EXPECT_EQ(h.store().size(), 2);
 }
 
 // --- Damage of what was durable.
@@ -334,8 +372,10 @@ void live(LogHarness& h) {
   if (!h.is_open() && !h.open()) return;
   const auto ignore = [](const auto&) {};
   ignore(h.write(100));
+  ignore(h.sync());
   ignore(h.write(9000));
   ignore(h.sync());
+  ignore(h.sync_without_redo());
   ignore(h.write());
   ignore(h.log().seal(false));
   ignore(h.write(30000));

@@ -300,7 +300,7 @@ TEST_F(LogTest, ARemountMakesDurableWhatAFailedSyncDidNot) {
       ASSERT_EQ(h.log().open_segment(), SegmentId{1});
       h.disk().inject(
           {.call = sim::DiskCall::kDatasync, .from_then_on = true, .path_contains = file});
-      EXPECT_FALSE(h.sync());
+      EXPECT_FALSE(h.sync_without_redo());
       // The kernel holds the pages for clean: only writing them again helps.
       h.crash(CrashKind::kKill);
       ASSERT_TRUE(h.open());
