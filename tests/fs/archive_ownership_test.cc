@@ -129,6 +129,7 @@ TEST_F(OwnershipTest, TheLaterClaimWinsAndTheEarlierIsFencedBeforeItsNextPublica
   const Status fenced = publish(*first, 6);
   ASSERT_FALSE(fenced);
   EXPECT_EQ(fenced.error().code, Errc::kReadOnly);
+  EXPECT_NE(fenced.error().context.find("another machine"), std::string::npos);
   EXPECT_EQ(stored_head().tip->segment, 5u);
   EXPECT_TRUE(publish(*second, 6));
   // For good: also after a restart.
