@@ -2,20 +2,41 @@
 
 namespace qsfs::fs {
 
-bool RequestSlots::take() {
+bool RequestSlots::listen(bool has_slot) {
   MutexLock lock(mu_);
-  while (free_ == 0 && !ended_) freed_.wait(mu_);
-  if (ended_) return false;
-  --free_;
+  if (!has_slot && free_ == 0) {
+    ++parked_;
+    // The first look is at free_ alone: who runs already need not be woken.
+    while (!ended_ && (free_ == 0 || listening_ > 0)) wanted_.wait(mu_);
+    --parked_;
+  }
+  if (ended_) {
+    if (has_slot) ++free_;
+    return false;
+  }
+  if (!has_slot) --free_;
+  ++listening_;
   return true;
 }
 
+void RequestSlots::heard() {
+  bool wake = false;
+  {
+    MutexLock lock(mu_);
+    --listening_;
+    wake = wants_listener();
+  }
+  if (wake) wanted_.notify_one();
+}
+
 void RequestSlots::give_back() {
+  bool wake = false;
   {
     MutexLock lock(mu_);
     ++free_;
+    wake = wants_listener();
   }
-  freed_.notify_one();
+  if (wake) wanted_.notify_one();
 }
 
 void RequestSlots::end() {
@@ -23,7 +44,7 @@ void RequestSlots::end() {
     MutexLock lock(mu_);
     ended_ = true;
   }
-  freed_.notify_all();
+  wanted_.notify_all();
 }
 
 HeldSlot::~HeldSlot() {
@@ -31,8 +52,8 @@ HeldSlot::~HeldSlot() {
   if (held_) slots_.give_back();
 }
 
-bool HeldSlot::hold() {
-  if (!held_) held_ = slots_.take();
+bool HeldSlot::listen() {
+  held_ = slots_.listen(held_);
   return held_;
 }
 

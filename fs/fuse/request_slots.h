@@ -3,7 +3,7 @@
 // A request wakes a thread, and on a few CPUs more of them only pass it around: each wake-up finds
 // cold caches, and costs more than most requests. So there is a slot for each CPU. A thread takes
 // one before it reads a request, and keeps it until it has answered or begins to wait for something
-// slow (a backend, the disk): then another may go on.
+// slow (a backend, the disk). Then another may go on, and is woken when nobody listens any more.
 #pragma once
 
 #include <cstddef>
@@ -18,16 +18,26 @@ class RequestSlots {
  public:
   explicit RequestSlots(std::size_t slots) : free_(slots) {}
 
-  // Blocks until a slot is free; false when the session has ended.
-  bool take() QSFS_EXCLUDES(mu_);
+  // The calling thread listens from now on. Blocks until it may, when it `has_slot` not; false when
+  // the session has ended.
+  bool listen(bool has_slot) QSFS_EXCLUDES(mu_);
+  // It has a request, or listens no more.
+  void heard() QSFS_EXCLUDES(mu_);
   void give_back() QSFS_EXCLUDES(mu_);
-  // Wakes all who wait in take().
+  // Wakes all who wait in listen().
   void end() QSFS_EXCLUDES(mu_);
 
  private:
-  Mutex mu_;
-  CondVar freed_;
+  // One of those who wait in listen() is needed.
+  bool wants_listener() const QSFS_REQUIRES(mu_) {
+    return free_ > 0 && listening_ == 0 && parked_ > 0;
+  }
+
+  Mutex mu_;  // Nothing is called under it.
+  CondVar wanted_;
   std::size_t free_ QSFS_GUARDED_BY(mu_);
+  std::size_t listening_ QSFS_GUARDED_BY(mu_) = 0;
+  std::size_t parked_ QSFS_GUARDED_BY(mu_) = 0;
   bool ended_ QSFS_GUARDED_BY(mu_) = false;
 };
 
@@ -39,8 +49,9 @@ class HeldSlot final : public BlockingObserver {
   HeldSlot(const HeldSlot&) = delete;
   HeldSlot& operator=(const HeldSlot&) = delete;
 
-  // Takes a slot, unless it is still held from the last request; false when the session has ended.
-  bool hold();
+  // As RequestSlots::listen(), with the slot that is held from the last request where there is one.
+  bool listen();
+  void heard() { slots_.heard(); }
   void will_block() override;
 
  private:

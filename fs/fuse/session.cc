@@ -176,9 +176,10 @@ void Session::serve() {
   fuse_buf buffer{};
   {
     HeldSlot slot(slots_);
-    while (fuse_session_exited(session_) == 0 && slot.hold()) {
+    while (fuse_session_exited(session_) == 0 && slot.listen()) {
       wait_for_request();
       const int received = fuse_session_receive_buf(session_, &buffer);
+      slot.heard();
       if (received == -EINTR || received == -EAGAIN) continue;
       if (received <= 0) break;  // Unmounted, or the connection was aborted.
       set_current_request(facts_of(

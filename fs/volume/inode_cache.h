@@ -4,6 +4,7 @@
 // Correct under these rules, which the volume keeps:
 // - a row is put, changed or erased only by a holder of the inode's exclusive lock, after its
 //   record was committed; or, as it is in the store, by a holder of the shared lock;
+// - of an inode without a name, the times alone may be put without a record: they end with it;
 // - find() needs no lock: it gives a row that was current during the call or will be as soon as the
 //   change that is under way returns.
 #pragma once

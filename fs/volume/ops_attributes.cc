@@ -19,6 +19,10 @@ namespace {
 constexpr std::uint32_t kModeBits = 07777;
 constexpr std::string_view kCapabilityName = "security.capability";
 
+bool changes_times_only(const AttributeChange& wanted) {
+  return !wanted.mode && !wanted.uid && !wanted.gid && !wanted.size;
+}
+
 }  // namespace
 
 Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeChange& wanted,
@@ -32,6 +36,14 @@ Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeCh
       ExclusiveInodeLock lock(locks_, {ino});
       Change change;
       QSFS_ASSIGN(Inode * inode, wanted.size ? edit_file(change, ino) : edit(change, ino));
+      if (inode->row.nlink == 0 && changes_times_only(wanted)) {
+        // The kernel tells the times of every file that it removes. They end with it: no record.
+        if (wanted.atime) inode->row.atime = *wanted.atime;
+        if (wanted.mtime) inode->row.mtime = *wanted.mtime;
+        inode->row.ctime = wanted.ctime.value_or(now());
+        cache_.put(ino, inode->row);
+        return attributes_of(ino, inode->row);
+      }
       unsettled = (inode->row.flags & kInodeTruncating) != 0;
       if (!wanted.size || !unsettled || *wanted.size <= inode->row.size) {
         const Timespec time = now();

@@ -125,6 +125,20 @@ TEST_F(FragmentedFileTest, IsDroppedAsAnOrphan) {
   EXPECT_EQ(volume().usage().inodes, 1u);
 }
 
+TEST_F(VolumeFileTest, TimesOfAnUnlinkedFileNeedNoRecord) {
+  const InodeNumber file = MakeFile("file");
+  ASSERT_TRUE(volume().unlink(kRootInode, "file", kRootUser));
+  const Lsn before = world_.log().tail();
+  const Timespec time{.seconds = 7, .nanoseconds = 8};
+  ASSERT_TRUE(volume().set_attributes(file, {.mtime = time, .ctime = time}, kRootUser));
+  EXPECT_EQ(world_.log().tail(), before);
+  EXPECT_EQ(Stat(file).mtime, time);
+  EXPECT_EQ(Stat(file).ctime, time);
+  // What is more than times is recorded.
+  ASSERT_TRUE(volume().set_attributes(file, {.mode = 0600, .mtime = time}, kRootUser));
+  EXPECT_NE(world_.log().tail(), before);
+}
+
 TEST_F(FragmentedFileTest, IsPunchedWhole) {
   const InodeNumber file = MakeFragmented("file");
   const std::uint64_t size = Stat(file).size;
