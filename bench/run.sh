@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 readonly bin=build/release/bin out=build/bench
 mkdir -p "$out"
-all=(crypto erasure codec zdb archive mount_archive)
+all=(crypto erasure codec zdb archive mount mount_archive)
 if [ $# -eq 0 ]; then set -- "${all[@]}"; fi
 
 machine() {
@@ -25,6 +25,7 @@ for name in "$@"; do
       tar -cf "$sample" -C / usr/include 2>/dev/null
       "$bin/archive_bench" "$sample" --zdb "$bin/qsfs-zdb"
       ;;
+    mount) python3 bench/mount.py --json "$out/mount.json" ;;
     mount_archive) python3 bench/mount_archive.py ;;
     *)
       echo "bench: there is no $name; there are: ${all[*]}" >&2
