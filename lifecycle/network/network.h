@@ -30,7 +30,8 @@ struct NetworkCounters {
   std::vector<std::string> missing;
 };
 
-// Thread-safe: calls for different volumes run side by side, those for one are the caller's to order.
+// Thread-safe: calls for different volumes run side by side, those for one are the caller's to
+// order.
 class Network {
  public:
   virtual ~Network() = default;
