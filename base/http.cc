@@ -178,6 +178,17 @@ Result<std::string_view> receive_some(int fd, std::array<char, kReadPiece>& buff
   }
 }
 
+// -1 where the kernel does not know: over TCP.
+std::int64_t peer_user(int fd) {
+  ucred peer{};
+  socklen_t len = sizeof peer;
+  sockaddr_storage own{};
+  socklen_t own_len = sizeof own;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_len) != 0) return -1;
+  if (own.ss_family != AF_UNIX) return -1;
+  return ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? std::int64_t{peer.uid} : -1;
+}
+
 std::string decode_percent(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -387,6 +398,7 @@ class Server final : public HttpServer {
     const auto target = parser.get().target();
     parse_target({target.data(), target.size()}, request);
     request.body = std::move(parser.get().body());
+    request.peer_uid = peer_user(fd);
     try {
       handler_(request, reply);
     } catch (const std::exception& error) {
@@ -430,13 +442,13 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const Options& options, Ha
 
 Result<HttpAnswer> http_call(const HttpAddress& address, std::string_view method,
                              std::string_view target, std::string_view body, Duration patience,
-                             const std::function<void(std::string_view)>& on_piece) {
+                             const std::function<void(std::string_view)>& on_piece, int stop_fd) {
   QSFS_ASSIGN(const UniqueFd fd,
               address.unix_path.empty() ? connect_tcp(address) : connect_unix(address.unix_path));
   const std::string request =
       fmt::format("{} {} HTTP/1.1\r\nHost: qsfs\r\nContent-Length: {}\r\n\r\n{}", method, target,
                   body.size(), body);
-  QSFS_TRY(send_all(fd.get(), request, -1, patience));
+  QSFS_TRY(send_all(fd.get(), request, stop_fd, patience));
 
   http::response_parser<http::string_body> parser;
   parser.body_limit(boost::none);
@@ -448,7 +460,7 @@ Result<HttpAnswer> http_call(const HttpAddress& address, std::string_view method
     return piece.size();
   };
   if (on_piece) parser.on_chunk_body(on_chunk);
-  QSFS_TRY(receive_message(fd.get(), -1, patience, parser));
+  QSFS_TRY(receive_message(fd.get(), stop_fd, patience, parser));
   if (on_piece && !pending.empty()) on_piece(pending);
   return HttpAnswer{.status = static_cast<int>(parser.get().result_int()),
                     .body = std::move(parser.get().body())};

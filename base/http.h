@@ -27,6 +27,8 @@ struct HttpRequest {
   std::string path;                          // Decoded, without the query.
   std::map<std::string, std::string> query;  // Decoded.
   std::string body;
+  // The user at the other end of a Unix socket, as the kernel says; -1 over TCP.
+  std::int64_t peer_uid = -1;
 };
 
 // The answer to one request. Not thread-safe.
@@ -71,10 +73,12 @@ struct HttpAnswer {
 };
 
 // One call. `on_piece` (may be null) gets a streamed body line by line, without line ends.
-// kUnavailable when nobody listens; kTimeout when nothing arrives for `patience`.
+// kUnavailable when nobody listens; kTimeout when nothing arrives for `patience`; kCancelled when
+// `stop_fd` (an eventfd, or -1) becomes readable.
 Result<HttpAnswer> http_call(const HttpAddress& address, std::string_view method,
                              std::string_view target, std::string_view body, Duration patience,
-                             const std::function<void(std::string_view)>& on_piece);
+                             const std::function<void(std::string_view)>& on_piece,
+                             int stop_fd = -1);
 
 // "text/plain" … and the like for JSON.
 inline constexpr std::string_view kHttpJson = "application/json";
