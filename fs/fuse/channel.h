@@ -17,6 +17,10 @@ namespace qsfs::fs {
 struct RequestFacts {
   std::uint64_t unique = 0;
   bool is_init = false;
+  // The kernel keeps mtime and ctime of files itself and sends them with their inode. Only under
+  // write-back.
+  bool keeps_times = false;
+  bool is_tmpfile = false;       // It came as TMPFILE and looks like CREATE: see read_request().
   std::uint32_t init_flags = 0;  // What the kernel offers.
   // Of WRITE and SETATTR: the kernel wants the set-user-id and set-group-id bits cleared, because
   // the caller has no CAP_FSETID. Only where FUSE_HANDLE_KILLPRIV_V2 was negotiated.
@@ -30,10 +34,11 @@ RequestFacts facts_of(Bytes request);
 const RequestFacts& current_request();
 void set_current_request(const RequestFacts& facts);
 
-// For fuse_custom_io. write_reply() adds FUSE_HANDLE_KILLPRIV_V2 to the answer to INIT where the
-// kernel offers it: the kernel then leaves clearing of set-user-id bits and capabilities to us,
-// knows that no inode has any that it would have to ask for, and so does not ask for
-// security.capability before every write.
+// For fuse_custom_io. read_request() makes CREATE of TMPFILE (open(2) with O_TMPFILE), which has
+// the same argument and answer and which libfuse does not know. write_reply() adds
+// FUSE_HANDLE_KILLPRIV_V2 to the answer to INIT where the kernel offers it: the kernel then leaves
+// clearing of set-user-id bits and capabilities to us, knows that no inode has any that it would
+// have to ask for, and so does not ask for security.capability before every write.
 ssize_t read_request(int fd, void* buffer, std::size_t len, void* userdata);
 ssize_t write_reply(int fd, iovec* pieces, int count, void* userdata);
 

@@ -42,6 +42,8 @@ class Edge {
     // fsync: local, or until the backends have it.
     std::function<Status()> sync;
     std::function<FilesystemSpace()> space;
+    // Calls back once the kernel has written its dirty pages of the file: KernelPages.
+    std::function<void(InodeNumber, std::function<void(const Status&)>)> after_write_back;
   };
   Edge(Volume& volume, Hooks hooks) : volume_(volume), hooks_(std::move(hooks)) {}
 
@@ -50,7 +52,7 @@ class Edge {
   EdgeCounters& counters() { return counters_; }
 
   // The kernel holds one more reference to the inode: an entry was sent to it.
-  void remember(InodeNumber ino);
+  void remember(const Attributes& attributes);
   // It dropped `count`. When none is left and the inode has no name, its space comes back.
   void forget(InodeNumber ino, std::uint64_t count);
   // An inode lost its last name. The kernel still holds it: it looked it up.
@@ -62,6 +64,15 @@ class Edge {
   // them. Safe while a request on the inode is under way.
   void forget_attributes(InodeNumber ino);
 
+  // Attributes of the inode are about to be read and sent to the kernel; and: these were sent.
+  void will_tell(InodeNumber ino);
+  void told(const Attributes& attributes);
+  // Content has been written. Under write-back the kernel keeps size and times itself, but holds on
+  // to the number of blocks that it was told, for as long as it may keep attributes: has it ask
+  // again when that is another one now. Never call it before the write is answered: it may drop the
+  // kernel's last reference to the inode, which then waits for its pages to be written.
+  void content_changed(InodeNumber ino);
+
   // Who sent the request, with the id of the request this thread is working on.
   static Caller caller(fuse_req* request);
 
@@ -70,9 +81,17 @@ class Edge {
 
  private:
   static constexpr std::size_t kShards = 64;
+  // What the kernel may believe to be `allocated_bytes`: nothing; anything.
+  static constexpr std::uint64_t kToldNothing = UINT64_MAX;
+  static constexpr std::uint64_t kToldSomething = UINT64_MAX - 1;
+  // An inode that the kernel has in memory.
+  struct Known {
+    std::uint64_t references = 0;
+    std::uint64_t told_bytes = kToldNothing;
+  };
   struct Shard {
     Mutex mu;  // Nothing is called under it.
-    std::unordered_map<InodeNumber, std::uint64_t> references QSFS_GUARDED_BY(mu);
+    std::unordered_map<InodeNumber, Known> known QSFS_GUARDED_BY(mu);
     std::unordered_set<InodeNumber> orphans QSFS_GUARDED_BY(mu);
   };
   Shard& shard(InodeNumber ino) { return shards_[ino % kShards]; }

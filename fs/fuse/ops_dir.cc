@@ -78,7 +78,7 @@ void op_readdirplus(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t 
       if (attributes) {
         param = to_entry(*attributes);
         // The kernel will hold a reference once the reply arrives.
-        edge.remember(entry.ino);
+        edge.remember(*attributes);
         referenced.push_back(entry.ino);
       } else {
         // "." and "..", or gone meanwhile: the name alone, without a reference.

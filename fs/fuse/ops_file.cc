@@ -12,6 +12,7 @@ namespace qsfs::fs {
 namespace {
 
 constexpr std::size_t kReadMax = 1 << 20;
+constexpr std::uint64_t kCopyMax = std::uint64_t{2} << 30;
 constexpr std::uint64_t kStatfsBlock = 4096;
 constexpr std::size_t kNameMax = 255;
 
@@ -42,6 +43,7 @@ void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
 
 void op_write(fuse_req_t request, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
               fuse_file_info* /*file*/) {
+  Edge& after = edge_of(request);
   serve(request, [&](Edge& edge) {
     const Caller caller = Edge::caller(request);
     const Status written = edge.volume().write(ino, static_cast<std::uint64_t>(offset),
@@ -55,10 +57,14 @@ void op_write(fuse_req_t request, fuse_ino_t ino, const char* data, std::size_t 
     edge.counters().bytes_written.fetch_add(size, std::memory_order_relaxed);
     fuse_reply_write(request, size);
   });
+  after.content_changed(ino);
 }
 
-void op_fsync(fuse_req_t request, fuse_ino_t /*ino*/, int /*datasync*/, fuse_file_info* /*file*/) {
+void op_fsync(fuse_req_t request, fuse_ino_t ino, int /*datasync*/, fuse_file_info* /*file*/) {
   serve(request, [&](Edge& edge) {
+    // Another thread may have answered the last write and not have come to this yet. The caller has
+    // the file open: it is nobody's last reference.
+    edge.content_changed(ino);
     // Also of those who wait for another's group commit.
     note_blocking();
     reply_status(request, edge.hooks().sync());
@@ -97,6 +103,17 @@ void op_fallocate(fuse_req_t request, fuse_ino_t ino, int mode, off_t offset, of
   });
 }
 
+void seek_written(Edge& edge, fuse_req_t request, fuse_ino_t ino, off_t offset, int whence) {
+  const auto found =
+      edge.volume().seek(ino, static_cast<std::uint64_t>(offset),
+                         whence == SEEK_DATA ? SeekTarget::kData : SeekTarget::kHole);
+  if (!found) {
+    reply_error(request, found.error());
+    return;
+  }
+  fuse_reply_lseek(request, static_cast<off_t>(*found));
+}
+
 void op_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence,
               fuse_file_info* /*file*/) {
   serve(request, [&](Edge& edge) {
@@ -104,19 +121,18 @@ void op_lseek(fuse_req_t request, fuse_ino_t ino, off_t offset, int whence,
       fuse_reply_err(request, EINVAL);
       return;
     }
-    const auto found =
-        edge.volume().seek(ino, static_cast<std::uint64_t>(offset),
-                           whence == SEEK_DATA ? SeekTarget::kData : SeekTarget::kHole);
-    if (!found) {
-      // The only answer that is not in the errno table: nothing behind this offset.
-      if (found.error().sys_errno == ENXIO) {
-        fuse_reply_err(request, ENXIO);
-      } else {
-        reply_error(request, found.error());
+    // The kernel does not write its dirty pages before it asks.
+    edge.hooks().after_write_back(ino, [=](const Status& written) {
+      if (!written) {
+        QSFS_LOG_WARN("SEEK_DATA and SEEK_HOLE: {}; files look as if they had no holes from now on",
+                      written.error().message());
+        // From now on the kernel answers that everything up to the size is data, which is true
+        // enough.
+        fuse_reply_err(request, ENOSYS);
+        return;
       }
-      return;
-    }
-    fuse_reply_lseek(request, static_cast<off_t>(*found));
+      serve_again(request, [&](Edge& again) { seek_written(again, request, ino, offset, whence); });
+    });
   });
 }
 
@@ -128,10 +144,12 @@ void op_copy_file_range(fuse_req_t request, fuse_ino_t from, off_t from_offset,
       fuse_reply_err(request, EINVAL);
       return;
     }
+    // The answer has 32 bits for the length; older kernels do not cut it.
+    const std::uint64_t count = std::min<std::uint64_t>(length, kCopyMax);
     const Caller caller = Edge::caller(request);
     const auto copied =
         edge.volume().copy_range(from, static_cast<std::uint64_t>(from_offset), to,
-                                 static_cast<std::uint64_t>(to_offset), length, caller);
+                                 static_cast<std::uint64_t>(to_offset), count, caller);
     if (caller.must_clear_suid()) edge.forget_attributes(to);
     if (!copied) {
       reply_error(request, copied.error());

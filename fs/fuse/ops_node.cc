@@ -1,6 +1,7 @@
 // Names and inodes: lookup, forget, attributes, links, making and removing, rename.
 #include <sys/stat.h>
 
+#include "fs/fuse/channel.h"
 #include "fs/fuse/reply.h"
 
 #ifndef RENAME_NOREPLACE
@@ -19,12 +20,21 @@ Timespec to_timespec(const timespec& from) {
 
 Timespec time_now() {
   timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
+  // As the kernel stamps files.
+  ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
   return to_timespec(now);
 }
 
 void op_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   serve(request, [&](Edge& edge) {
+    if (std::string_view(name) == ".") {
+      // Of any inode, not only of directories: somebody has its file handle (open_by_handle_at(2),
+      // NFS), and the kernel has dropped the inode.
+      auto itself = edge.volume().get_attributes(parent);
+      if (itself && itself->nlink == 0) itself = fail(Errc::kNotFound, "inode is unlinked");
+      reply_entry(request, itself);
+      return;
+    }
     const auto found = edge.volume().lookup(parent, name);
     if (!found && found.error().code == Errc::kNotFound) {
       // An entry without an inode: the kernel remembers that there is none.
@@ -49,8 +59,16 @@ void op_forget_multi(fuse_req_t request, std::size_t count, fuse_forget_data* fo
 }
 
 void op_getattr(fuse_req_t request, fuse_ino_t ino, fuse_file_info* /*file*/) {
-  serve(request, [&](Edge& edge) { reply_attributes(request, edge.volume().get_attributes(ino)); });
+  serve(request, [&](Edge& edge) {
+    edge.will_tell(ino);
+    reply_attributes(request, edge.volume().get_attributes(ino));
+  });
 }
+
+// What a SETATTR changes besides ctime.
+constexpr int kChangesMore = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID |
+                             FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME |
+                             FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
 
 void op_setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int valid,
                 fuse_file_info* /*file*/) {
@@ -66,6 +84,13 @@ void op_setattr(fuse_req_t request, fuse_ino_t ino, struct stat* wanted, int val
     if ((valid & FUSE_SET_ATTR_CTIME) != 0) change.ctime = to_timespec(wanted->st_ctim);
     if ((valid & FUSE_SET_ATTR_ATIME_NOW) != 0) change.atime = time_now();
     if ((valid & FUSE_SET_ATTR_MTIME_NOW) != 0) change.mtime = time_now();
+    // Under FUSE_HANDLE_KILLPRIV_V2 the kernel leaves to us what two calls do that change nothing:
+    // a write to a file that has privileges begins with an empty change; chown(2) with -1 and -1 is
+    // one of ctime, where the kernel keeps it.
+    if ((valid & kChangesMore) == 0) {
+      change.drop_privileges = change.ctime ? PrivilegeDrop::kByOwner : PrivilegeDrop::kByWriter;
+    }
+    edge.will_tell(ino);
     reply_attributes(request, edge.volume().set_attributes(ino, change, Edge::caller(request)));
   });
 }
@@ -84,6 +109,27 @@ void op_readlink(fuse_req_t request, fuse_ino_t ino) {
 void op_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t rdev) {
   serve(request, [&](Edge& edge) {
     reply_entry(request, edge.volume().make_node(parent, name, mode, rdev, Edge::caller(request)));
+  });
+}
+
+void op_create(fuse_req_t request, fuse_ino_t parent, const char* /*name*/, mode_t mode,
+               fuse_file_info* file) {
+  serve(request, [&](Edge& edge) {
+    if (!current_request().is_tmpfile) {
+      // From now on the kernel makes files by MKNOD and opens them by itself.
+      fuse_reply_err(request, ENOSYS);
+      return;
+    }
+    const auto made = edge.volume().make_unnamed_in(parent, mode, Edge::caller(request));
+    if (!made) {
+      reply_error(request, made.error());
+      return;
+    }
+    const fuse_entry_param entry = to_entry(*made);
+    edge.remember(*made);
+    // Until it gets a name.
+    edge.orphaned(made->ino);
+    if (fuse_reply_create(request, &entry, file) == -ENOENT) edge.forget(made->ino, 1);
   });
 }
 
@@ -153,6 +199,7 @@ void install_node_operations(fuse_lowlevel_ops& table) {
   table.setattr = op_setattr;
   table.readlink = op_readlink;
   table.mknod = op_mknod;
+  table.create = op_create;
   table.mkdir = op_mkdir;
   table.symlink = op_symlink;
   table.link = op_link;

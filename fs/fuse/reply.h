@@ -28,17 +28,23 @@ inline void reply_status(fuse_req_t request, const Status& status) {
   }
 }
 
-// Runs the body of an operation; whatever a library throws becomes EIO. `body` replies exactly
-// once.
+// Runs the body of an operation, or the rest of one that another thread began; whatever a library
+// throws becomes EIO. `body` replies exactly once.
 template <class Body>
-void serve(fuse_req_t request, const Body& body) noexcept {
-  edge_of(request).counters().requests.fetch_add(1, std::memory_order_relaxed);
+void serve_again(fuse_req_t request, const Body& body) noexcept {
   try {
     body(edge_of(request));
   } catch (const std::exception& error) {
     QSFS_LOG_ERROR("exception in a request: {}", error.what());
     fuse_reply_err(request, EIO);
   }
+}
+
+// The same for a request that has just arrived: it is counted.
+template <class Body>
+void serve(fuse_req_t request, const Body& body) noexcept {
+  edge_of(request).counters().requests.fetch_add(1, std::memory_order_relaxed);
+  serve_again(request, body);
 }
 
 struct stat to_stat(const Attributes& attributes);

@@ -27,8 +27,10 @@
 #include "base/task_runner.h"
 #include "fs/control/volume_control.h"
 #include "fs/fuse/edge.h"
+#include "fs/fuse/kernel_pages.h"
 #include "fs/fuse/session.h"
 #include "fs/program/arguments.h"
+#include "fs/program/tick_clock.h"
 #include "fs/service/daemonize.h"
 #include "fs/service/space_report.h"
 #include "fs/service/volume_service.h"
@@ -169,6 +171,7 @@ class Process {
   const Arguments arguments_;
   std::shared_ptr<const zstor::Config> config_;
   const std::string data_dir_;
+  TickClock clock_;
   UniqueFd signals_;
   UniqueFd ended_;  // eventfd: someone wants the process to stop.
   std::unique_ptr<zstor::ThreadedStore> runtime_;
@@ -177,6 +180,7 @@ class Process {
   std::unique_ptr<VolumeService> service_;
   std::unique_ptr<Edge> edge_;
   std::unique_ptr<Session> session_;
+  std::unique_ptr<KernelPages> kernel_pages_;
   std::unique_ptr<VolumeControl> control_;
   std::jthread waiter_;
 };
@@ -215,7 +219,7 @@ Status Process::open_service() {
   options.must_recover = arguments_.recover;
   options.progress = [&line](const RecoveryProgress& at) { line(at); };
   auto opened = VolumeService::open(options, {.disk = posix_disk(),
-                                              .clock = system_clock(),
+                                              .clock = clock_,
                                               .random = system_random(),
                                               .store = runtime_->store(),
                                               .fetchers = *fetchers_});
@@ -250,9 +254,15 @@ Status Process::sync() {
 }
 
 Status Process::open_session() {
+  kernel_pages_ = std::make_unique<KernelPages>(arguments_.mountpoint);
   edge_ = std::make_unique<Edge>(
       service_->volume(),
-      Edge::Hooks{.sync = [this] { return sync(); }, .space = [this] { return space(); }});
+      Edge::Hooks{.sync = [this] { return sync(); },
+                  .space = [this] { return space(); },
+                  .after_write_back =
+                      [this](InodeNumber ino, std::function<void(const Status&)> then) {
+                        kernel_pages_->after_write_back(ino, std::move(then));
+                      }});
   QSFS_ASSIGN(session_, Session::mount({.mountpoint = arguments_.mountpoint,
                                         .source = "qsfs:" + data_dir_,
                                         .read_only = arguments_.read_only,
@@ -303,6 +313,8 @@ int Process::stop() {
     service_->set_before_seal(nullptr);
     session_->unmount();
   }
+  // Its last answers go to the session.
+  if (kernel_pages_ != nullptr) kernel_pages_->stop();
   waiter_ = std::jthread();
   session_.reset();
   if (service_ != nullptr) {
@@ -313,6 +325,7 @@ int Process::stop() {
     }
   }
   edge_.reset();
+  kernel_pages_.reset();
   service_.reset();
   fetchers_.reset();
   prober_.reset();

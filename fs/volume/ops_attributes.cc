@@ -20,7 +20,8 @@ constexpr std::uint32_t kModeBits = 07777;
 constexpr std::string_view kCapabilityName = "security.capability";
 
 bool changes_times_only(const AttributeChange& wanted) {
-  return !wanted.mode && !wanted.uid && !wanted.gid && !wanted.size;
+  return !wanted.mode && !wanted.uid && !wanted.gid && !wanted.size &&
+         wanted.drop_privileges == PrivilegeDrop::kNo;
 }
 
 }  // namespace
@@ -36,7 +37,8 @@ Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeCh
       ExclusiveInodeLock lock(locks_, {ino});
       Change change;
       QSFS_ASSIGN(Inode * inode, wanted.size ? edit_file(change, ino) : edit(change, ino));
-      if (inode->row.nlink == 0 && changes_times_only(wanted)) {
+      const bool is_removed = inode->row.nlink == 0 && (inode->row.flags & kInodeUnnamed) == 0;
+      if (is_removed && changes_times_only(wanted)) {
         // The kernel tells the times of every file that it removes. They end with it: no record.
         if (wanted.atime) inode->row.atime = *wanted.atime;
         if (wanted.mtime) inode->row.mtime = *wanted.mtime;
@@ -49,15 +51,10 @@ Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeCh
         const Timespec time = now();
         if (wanted.size) {
           QSFS_TRY(change_size(change, *inode, *wanted.size));
-          drop_privileges(change, *inode, caller.must_clear_suid());
+          drop_privileges(change, *inode, caller.must_clear_suid(), caller);
           inode->row.mtime = time;
         }
-        if (wanted.uid) inode->row.uid = *wanted.uid;
-        if (wanted.gid) inode->row.gid = *wanted.gid;
-        // As Linux does, even for root.
-        if ((wanted.uid || wanted.gid) && !S_ISDIR(inode->row.mode)) {
-          drop_privileges(change, *inode, /*clear_suid=*/true);
-        }
+        QSFS_TRY(change_owner(change, *inode, wanted, caller));
         if (wanted.mode) QSFS_TRY(change_mode(change, *inode, *wanted.mode));
         if (wanted.atime) inode->row.atime = *wanted.atime;
         if (wanted.mtime) inode->row.mtime = *wanted.mtime;
@@ -84,15 +81,38 @@ Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeCh
   return fail(Errc::kBusy, "truncation");
 }
 
-void VolumeImpl::drop_privileges(Change& change, Inode& inode, bool clear_suid) {
+Status VolumeImpl::change_owner(Change& change, Inode& inode, const AttributeChange& wanted,
+                                const Caller& caller) {
+  const bool drops = wanted.drop_privileges != PrivilegeDrop::kNo;
+  if ((wanted.uid || wanted.gid || drops) && !S_ISDIR(inode.row.mode)) {
+    const bool needs_owner =
+        wanted.drop_privileges == PrivilegeDrop::kByOwner || (drops && !S_ISREG(inode.row.mode));
+    if (needs_owner && (inode.row.mode & (S_ISUID | S_ISGID)) != 0 && caller.uid != 0 &&
+        caller.uid != inode.row.uid) {
+      return fail(Errc::kPermission, "not the owner");
+    }
+    // As Linux does, even for root.
+    drop_privileges(change, inode, /*clear_suid=*/true, caller);
+  }
+  if (wanted.uid) inode.row.uid = *wanted.uid;
+  if (wanted.gid) inode.row.gid = *wanted.gid;
+  return {};
+}
+
+void VolumeImpl::drop_privileges(Change& change, Inode& inode, bool clear_suid,
+                                 const Caller& caller) {
   if ((inode.row.flags & kInodeHasCapability) != 0) {
     change.batch().erase(xattr_key(inode.ino, kCapabilityName));
     inode.row.flags &= ~kInodeHasCapability;
   }
   if (!clear_suid) return;
   inode.row.mode &= ~std::uint32_t{S_ISUID};
-  // Without group execution the bit once meant mandatory locking: it stays.
-  if ((inode.row.mode & S_IXGRP) != 0) inode.row.mode &= ~std::uint32_t{S_ISGID};
+  // Without group execution the bit once meant mandatory locking: it stays, unless the caller could
+  // not have set it.
+  if ((inode.row.mode & S_ISGID) != 0 &&
+      ((inode.row.mode & S_IXGRP) != 0 || !caller.in_group(inode.row.gid))) {
+    inode.row.mode &= ~std::uint32_t{S_ISGID};
+  }
 }
 
 Status VolumeImpl::change_mode(Change& change, Inode& inode, std::uint32_t mode) {

@@ -110,19 +110,40 @@ Status VolumeImpl::inherit_permissions(Change& change, const Inode& directory, I
 }
 
 Result<Attributes> VolumeImpl::make_unnamed(std::uint32_t mode, const Caller& caller) {
+  return create_unnamed(std::nullopt, mode, caller);
+}
+
+Result<Attributes> VolumeImpl::make_unnamed_in(InodeNumber directory, std::uint32_t mode,
+                                               const Caller& caller) {
+  return create_unnamed(directory, mode, caller);
+}
+
+Result<Attributes> VolumeImpl::create_unnamed(std::optional<InodeNumber> parent, std::uint32_t mode,
+                                              const Caller& caller) {
   QSFS_TRY(check_writable());
   QSFS_ASSIGN(const InodeNumber ino, numbers_.take());
-  ExclusiveInodeLock lock(locks_, {ino});
+  ExclusiveInodeLock lock(locks_, {parent.value_or(ino), ino});
   const Timespec time = now();
+  InodeRow row{.mode = S_IFREG | (mode & kModeBits),
+               .uid = caller.uid,
+               .gid = caller.gid,
+               .atime = time,
+               .mtime = time,
+               .ctime = time,
+               .flags = kInodeUnnamed};
   Change change;
-  const Inode& made =
-      change.add_inode(ino, {.mode = S_IFREG | (mode & kModeBits & ~(caller.umask & 0777)),
-                             .uid = caller.uid,
-                             .gid = caller.gid,
-                             .atime = time,
-                             .mtime = time,
-                             .ctime = time,
-                             .flags = kInodeUnnamed});
+  if (parent) {
+    // Read only: it must not become part of the change.
+    QSFS_ASSIGN(InodeCache::Cached found, load(*parent));
+    if (!S_ISDIR(found.row.mode)) return fail(Errc::kNotDirectory, "parent");
+    if (found.row.nlink == 0) return fail(Errc::kNotFound, "parent directory");
+    const Inode directory{.ino = *parent, .row = std::move(found.row)};
+    if ((directory.row.mode & S_ISGID) != 0) row.gid = directory.row.gid;
+    QSFS_TRY(inherit_permissions(change, directory, ino, row, caller.umask));
+  } else {
+    row.mode &= ~(caller.umask & 0777);
+  }
+  const Inode& made = change.add_inode(ino, std::move(row));
   change.batch().put(orphan_key(ino), {});
   change.add_inodes(1);
   QSFS_TRY(commit(change, caller.request_id));

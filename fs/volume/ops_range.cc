@@ -62,10 +62,12 @@ Status VolumeImpl::punch(InodeNumber ino, std::uint64_t begin, std::uint64_t end
           apply_extents(change, *inode, at, window, {});
           at = window.end;
         }
-        drop_privileges(change, *inode, caller.must_clear_suid());
-        const Timespec time = now();
-        if (grows || begin < end) inode->row.mtime = time;
-        inode->row.ctime = time;
+        drop_privileges(change, *inode, caller.must_clear_suid(), caller);
+        if (!caller.keeps_times) {
+          const Timespec time = now();
+          if (grows || begin < end) inode->row.mtime = time;
+          inode->row.ctime = time;
+        }
         QSFS_TRY(commit(change, caller.request_id));
       }
     }
@@ -122,9 +124,11 @@ Result<std::uint64_t> VolumeImpl::copy_range(InodeNumber from, std::uint64_t fro
         target->row.size = std::max(target->row.size, to_offset + count);
         apply_extents(change, *target, to_offset, replaced, shared);
         // The last extent need not reach the end of the file: a hole may follow, but nothing else.
-        drop_privileges(change, *target, caller.must_clear_suid());
-        target->row.mtime = now();
-        target->row.ctime = target->row.mtime;
+        drop_privileges(change, *target, caller.must_clear_suid(), caller);
+        if (!caller.keeps_times) {
+          target->row.mtime = now();
+          target->row.ctime = target->row.mtime;
+        }
         QSFS_TRY(commit(change, caller.request_id));
         return count;
       }

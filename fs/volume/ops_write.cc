@@ -99,9 +99,11 @@ Status VolumeImpl::commit_write(InodeNumber ino, std::uint64_t begin, std::uint6
         }
         inode->row.size = std::max(inode->row.size, window.end);
         apply_extents(change, *inode, at, window, fresh);
-        drop_privileges(change, *inode, caller.must_clear_suid());
-        inode->row.mtime = now();
-        inode->row.ctime = inode->row.mtime;
+        drop_privileges(change, *inode, caller.must_clear_suid(), caller);
+        if (!caller.keeps_times) {
+          inode->row.mtime = now();
+          inode->row.ctime = inode->row.mtime;
+        }
         QSFS_TRY(commit(change, caller.request_id, payloads));
         at = window.end;
         if (at < end) failpoint(kFailWriteBetweenPieces);

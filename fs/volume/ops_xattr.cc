@@ -113,7 +113,13 @@ Status VolumeImpl::set_acl(InodeNumber ino, std::string_view name, Bytes value, 
   const bool exists = (inode->row.flags & flag) != 0;
   if (mode == XattrMode::kCreate && exists) return fail(Errc::kExists, "attribute");
   if (mode == XattrMode::kReplace && !exists) return fail(Errc::kNoData, "attribute");
-  if (access && !acl.entries.empty()) inode->row.mode = acl.mode_from(inode->row.mode);
+  if (access && !acl.entries.empty()) {
+    inode->row.mode = acl.mode_from(inode->row.mode);
+    // As chmod does.
+    if ((inode->row.mode & S_ISGID) != 0 && !caller.in_group(inode->row.gid)) {
+      inode->row.mode &= ~std::uint32_t{S_ISGID};
+    }
+  }
   // An access list that says no more than the mode is not kept.
   const bool keep = access ? !acl.is_minimal() : !acl.entries.empty();
   if (keep) {

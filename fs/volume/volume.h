@@ -49,6 +49,20 @@ struct Caller {
   std::optional<bool> clears_suid;
 
   [[nodiscard]] bool must_clear_suid() const { return clears_suid.value_or(uid != 0); }
+
+  // Changes of content leave mtime and ctime alone: the caller sends both, as of when it happened.
+  bool keeps_times = false;
+
+  // Whether it is in a group that is not its first: asked rarely, since it is not for free.
+  // nullptr: in no other.
+  bool (*in_other_group)(void* context, std::uint32_t gid) = nullptr;
+  void* context = nullptr;
+
+  // Root counts as a member of all.
+  [[nodiscard]] bool in_group(std::uint32_t wanted) const {
+    return uid == 0 || wanted == gid ||
+           (in_other_group != nullptr && in_other_group(context, wanted));
+  }
 };
 
 struct Attributes {
@@ -65,6 +79,11 @@ struct Attributes {
   Timespec ctime;
 };
 
+// Who takes privileges from a file without changing anything else: nobody; whoever may write to it;
+// its owner or root alone, by chown(2) to nobody in particular (kPermission for others). Of what is
+// not a regular file only the owner takes them.
+enum class PrivilegeDrop { kNo, kByWriter, kByOwner };
+
 // What set_attributes() changes: the fields that are set.
 struct AttributeChange {
   std::optional<std::uint32_t> mode;  // Permission bits.
@@ -74,6 +93,8 @@ struct AttributeChange {
   std::optional<Timespec> atime;  // "Now" is resolved by the caller.
   std::optional<Timespec> mtime;
   std::optional<Timespec> ctime;
+  // Takes set-id bits and capabilities.
+  PrivilegeDrop drop_privileges = PrivilegeDrop::kNo;
 };
 
 enum class RenameMode { kReplace, kNoReplace, kExchange };
@@ -132,6 +153,10 @@ class Volume {
                                           std::string_view target, const Caller& caller) = 0;
   // O_TMPFILE: an inode without a name; an orphan until linked.
   virtual Result<Attributes> make_unnamed(std::uint32_t mode, const Caller& caller) = 0;
+  // The same, with the group and the access list that an inode made in this directory gets.
+  // kNotDirectory, kNotFound.
+  virtual Result<Attributes> make_unnamed_in(InodeNumber directory, std::uint32_t mode,
+                                             const Caller& caller) = 0;
   virtual Result<Attributes> link(InodeNumber ino, InodeNumber new_parent,
                                   std::string_view new_name, const Caller& caller) = 0;
   virtual Result<std::string> read_symlink(InodeNumber ino) = 0;

@@ -94,6 +94,8 @@ class VolumeImpl final : public Volume {
   Result<Attributes> make_symlink(InodeNumber parent, std::string_view name,
                                   std::string_view target, const Caller& caller) override;
   Result<Attributes> make_unnamed(std::uint32_t mode, const Caller& caller) override;
+  Result<Attributes> make_unnamed_in(InodeNumber directory, std::uint32_t mode,
+                                     const Caller& caller) override;
   Result<Attributes> link(InodeNumber ino, InodeNumber new_parent, std::string_view new_name,
                           const Caller& caller) override;
 
@@ -176,13 +178,18 @@ class VolumeImpl final : public Volume {
                             const Caller& caller);
   // Sets the permission bits of a new inode (umask, default list of the directory) and adds the
   // lists that it inherits.
+  Result<Attributes> create_unnamed(std::optional<InodeNumber> parent, std::uint32_t mode,
+                                    const Caller& caller);
   Status inherit_permissions(Change& change, const Inode& directory, InodeNumber ino, InodeRow& row,
                              std::uint32_t umask);
 
   // ops_attributes.cc
   // A change of content, owner or length takes the file's privileges: security.capability always,
   // and with `clear_suid` the set-id bits.
-  static void drop_privileges(Change& change, Inode& inode, bool clear_suid);
+  static void drop_privileges(Change& change, Inode& inode, bool clear_suid, const Caller& caller);
+  // Owner and group, and what privileges the file loses with them.
+  static Status change_owner(Change& change, Inode& inode, const AttributeChange& wanted,
+                             const Caller& caller);
   Status change_mode(Change& change, Inode& inode, std::uint32_t mode);
   // Drops the extents behind the new size, or begins to (kInodeTruncating).
   Status change_size(Change& change, Inode& inode, std::uint64_t size);

@@ -366,7 +366,8 @@ TEST_F(VolumeFileTest, WritersWithoutPrivilegeTakeSetIdBitsAndCapabilities) {
   ASSERT_TRUE(volume().set_attributes(file, {.uid = 5}, kRootUser));
   EXPECT_EQ(Stat(file).mode & 07777u, 0755u);
   EXPECT_FALSE(has_capability(file));
-  // Set-group-id without group execution is not a privilege.
+  // Set-group-id without group execution is not a privilege of who is in the group.
+  ASSERT_TRUE(volume().set_attributes(file, {.gid = kUser.gid}, kRootUser));
   ASSERT_TRUE(volume().set_attributes(file, {.mode = 02644}, kRootUser));
   Write(file, 0, pattern(1, 1), kUser);
   EXPECT_EQ(Stat(file).mode & 07777u, 02644u);

@@ -19,9 +19,10 @@ Status check_name(std::string_view name) {
   return {};
 }
 
-void take_set_id_bits(ModelFs::Node& node) {
+void take_set_id_bits(ModelFs::Node& node, const fs::Caller& caller) {
   node.mode &= ~std::uint32_t{S_ISUID};
-  if ((node.mode & S_IXGRP) != 0) node.mode &= ~std::uint32_t{S_ISGID};
+  if ((node.mode & S_IXGRP) != 0 || !caller.in_group(node.gid))
+    node.mode &= ~std::uint32_t{S_ISGID};
 }
 
 }  // namespace
@@ -266,7 +267,7 @@ void ModelFs::forget_all_orphans() {
 
 void ModelFs::changed_content(Node& inode, const fs::Caller& caller) const {
   inode.xattrs.erase("security.capability");
-  if (caller.uid != 0) take_set_id_bits(inode);
+  if (caller.uid != 0) take_set_id_bits(inode, caller);
   inode.mtime = now_;
   inode.ctime = now_;
 }
@@ -283,12 +284,12 @@ Status ModelFs::set_attributes(Ino ino, const fs::AttributeChange& change,
     changed_content(inode, caller);
     inode.ctime = change.ctime.value_or(now_);
   }
-  if (change.uid) inode.uid = *change.uid;
-  if (change.gid) inode.gid = *change.gid;
   if ((change.uid || change.gid) && !S_ISDIR(inode.mode)) {
     inode.xattrs.erase("security.capability");
-    take_set_id_bits(inode);
+    take_set_id_bits(inode, caller);
   }
+  if (change.uid) inode.uid = *change.uid;
+  if (change.gid) inode.gid = *change.gid;
   if (change.mode) inode.mode = (inode.mode & S_IFMT) | (*change.mode & 07777);
   if (change.atime) inode.atime = *change.atime;
   if (change.mtime) inode.mtime = *change.mtime;
