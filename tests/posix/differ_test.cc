@@ -27,7 +27,7 @@ constexpr std::uint64_t kSequences = 2000;
 constexpr int kOperationsPerSequence = 40;
 constexpr std::uint64_t kSequencesPerMount = 500;
 constexpr int kFailuresMax = 5;
-constexpr std::chrono::seconds kTimeMax{40};
+constexpr std::chrono::seconds kTimeMax{30};
 
 std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
   const char* text = std::getenv(name);
