@@ -46,6 +46,8 @@ void register_object(CLI::App& app, Session& session);   // object put, get, che
 void register_backend(CLI::App& app, Session& session);  // backend test.
 void register_mount(CLI::App& app, Session& session);    // mount.
 void register_umount(CLI::App& app, Session& session);   // umount.
+void register_heal(CLI::App& app, Session& session);     // repair, scrub, check.
+void register_qsfsd(CLI::App& app, Session& session);    // volume mount, update, delete, list, …
 void register_volume(CLI::App& app, Session& session);  // status, sync, evict, reload, stats, info.
 
 // The whole program: parses the command line, runs one command, returns the exit code. Catches what

@@ -21,6 +21,8 @@ int run_checked(int argc, const char* const* argv, Session& session) {
   register_mount(app, session);
   register_umount(app, session);
   register_volume(app, session);
+  register_qsfsd(app, session);
+  register_heal(app, session);
 
   try {
     app.parse(argc, argv);

@@ -86,6 +86,7 @@ void BackendHealth::avoid_locked(MonotonicTime& until, Duration at_least) {
 
 void BackendHealth::note_success(Call call, Duration took) {
   MutexLock lock(mu_);
+  note_answer_locked();
   failures_in_row_ = 0;
   no_reads_until_ = {};
   if (call == Call::kRead) {
@@ -118,6 +119,11 @@ void BackendHealth::note_failure(Call call, const Error& error) {
   last_error_ = error.message();
   const BackendState state = state_after(call, error.code);
   set_state_locked(state);
+  if (state == BackendState::kUnreachable || state == BackendState::kWrongCredentials) {
+    if (!down_since_) down_since_ = clock_.now();
+  } else {
+    note_answer_locked();
+  }
   switch (state) {
     case BackendState::kFull:
       avoid_locked(no_writes_until_, kFullCoolDown);
@@ -175,6 +181,23 @@ void BackendHealth::note_good_shard() {
   MutexLock lock(mu_);
   missing_in_row_ = 0;
   bad_in_row_ = 0;
+  if ((state_ == BackendState::kWiped && !is_wiped_) || state_ == BackendState::kCorrupt) {
+    set_state_locked(BackendState::kHealthy);
+  }
+}
+
+void BackendHealth::note_wiped() {
+  MutexLock lock(mu_);
+  is_wiped_ = true;
+  last_error_ = "shards that were stored there are missing";
+  set_state_locked(BackendState::kWiped);
+}
+
+void BackendHealth::note_settled() {
+  MutexLock lock(mu_);
+  is_wiped_ = false;
+  missing_in_row_ = 0;
+  bad_in_row_ = 0;
   if (state_ == BackendState::kWiped || state_ == BackendState::kCorrupt) {
     set_state_locked(BackendState::kHealthy);
   }
@@ -183,6 +206,7 @@ void BackendHealth::note_good_shard() {
 void BackendHealth::note_probe(const zdb::NamespaceInfo& info,
                                const std::optional<zdb::ServerInfo>& server) {
   MutexLock lock(mu_);
+  note_answer_locked();
   info_ = info;
   info_at_ = clock_.now();
   written_since_info_ = 0;
@@ -200,6 +224,7 @@ void BackendHealth::note_probe(const zdb::NamespaceInfo& info,
     no_writes_until_ = std::max(no_writes_until_, clock_.now() + kFullCoolDown);
     return;
   }
+  if (is_wiped_) set_state_locked(BackendState::kWiped);
   if (state_ == BackendState::kWiped || state_ == BackendState::kCorrupt) return;
   // An answer to NSINFO does not take back that a write was late or refused a moment ago.
   if (clock_.now() < no_writes_until_ && state_ != BackendState::kUnreachable) return;
@@ -267,7 +292,15 @@ Duration BackendHealth::hedge_delay() const {
 BackendHealth::Snapshot BackendHealth::snapshot() const {
   MutexLock lock(mu_);
   const Latency& latency = reads_.known ? reads_ : writes_;
-  return {state_, since_, latency.mean_ns / 1e6, info_, last_error_, restarts_};
+  return {.state = state_,
+          .since = since_,
+          .latency_ms = latency.mean_ns / 1e6,
+          .info = info_,
+          .last_error = last_error_,
+          .restarts = restarts_,
+          .instance_id = instance_id_,
+          .down_for = down_since_ ? std::max(clock_.now() - *down_since_, Duration(1)) : Duration{},
+          .info_age = info_ ? clock_.now() - info_at_ : Duration{}};
 }
 
 }  // namespace qsfs::zstor

@@ -47,6 +47,9 @@ class BackendHealth {
     std::optional<zdb::NamespaceInfo> info;
     std::string last_error;
     std::uint64_t restarts = 0;
+    std::string instance_id;
+    Duration down_for{0};
+    Duration info_age{0};
   };
 
   explicit BackendHealth(Clock& clock) : clock_(clock) {}
@@ -62,6 +65,10 @@ class BackendHealth {
   void note_missing_shard() QSFS_EXCLUDES(mu_);
   void note_bad_shard() QSFS_EXCLUDES(mu_);
   void note_good_shard() QSFS_EXCLUDES(mu_);
+  // Every shard that should be there was looked at, and is.
+  void note_settled() QSFS_EXCLUDES(mu_);
+  // Many shards are missing: until note_settled(), single good ones do not make it healthy.
+  void note_wiped() QSFS_EXCLUDES(mu_);
   void note_probe(const zdb::NamespaceInfo& info, const std::optional<zdb::ServerInfo>& server)
       QSFS_EXCLUDES(mu_);
   void note_written(std::uint64_t bytes) QSFS_EXCLUDES(mu_);
@@ -93,16 +100,21 @@ class BackendHealth {
   };
 
   void set_state_locked(BackendState state) QSFS_REQUIRES(mu_);
+  // It answered.
+  void note_answer_locked() QSFS_REQUIRES(mu_) { down_since_.reset(); }
   void avoid_locked(MonotonicTime& until, Duration at_least) QSFS_REQUIRES(mu_);
 
   Clock& clock_;
   mutable Mutex mu_;
   BackendState state_ QSFS_GUARDED_BY(mu_) = BackendState::kUnknown;
   WallTime since_ QSFS_GUARDED_BY(mu_){};
+  // Unreachable, or the password refused, without an answer since.
+  std::optional<MonotonicTime> down_since_ QSFS_GUARDED_BY(mu_);
   std::string last_error_ QSFS_GUARDED_BY(mu_);
   unsigned failures_in_row_ QSFS_GUARDED_BY(mu_) = 0;
   unsigned missing_in_row_ QSFS_GUARDED_BY(mu_) = 0;
   unsigned bad_in_row_ QSFS_GUARDED_BY(mu_) = 0;
+  bool is_wiped_ QSFS_GUARDED_BY(mu_) = false;
   MonotonicTime no_reads_until_ QSFS_GUARDED_BY(mu_){};
   MonotonicTime no_writes_until_ QSFS_GUARDED_BY(mu_){};
   Latency reads_ QSFS_GUARDED_BY(mu_);

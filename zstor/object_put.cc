@@ -116,6 +116,8 @@ void feed(StoreCore& core, Source& source, const PutOptions& options, PutState& 
     job->plain_len = *len;
     manifest.size += *len;
     state.start(std::move(job));
+    // What the stripes before have made; those in flight bound how far it is ahead.
+    core.throttle.wait(state.take_encoded_bytes(), options.cancelled);
   }
 }
 
@@ -129,6 +131,7 @@ Result<Manifest> put_object(StoreCore& core, Source& source, const PutOptions& o
   QSFS_TRY(state->choose_layout());
   feed(core, source, options, *state, manifest);
   state->wait_until_settled();
+  core.throttle.wait(state->take_encoded_bytes(), options.cancelled);
   state->fill(manifest);
   if (std::optional<Error> error = state->error()) {
     remove_shards(core, manifest, /*fresh_ids=*/true);

@@ -1,6 +1,7 @@
 #include "zstor/object_repair.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "zstor/manifest_limits.h"
 #include "zstor/object_put.h"
 #include "zstor/object_verify.h"
+#include "zstor/shard.h"
 #include "zstor/shard_fetch.h"
 
 namespace qsfs::zstor {
@@ -21,10 +23,11 @@ bool is_loss(Errc reason) {
 
 class Repair {
  public:
-  Repair(StoreCore& core, Manifest& manifest, VerifyMode mode, ShardVerdicts verdicts,
+  Repair(StoreCore& core, Manifest& manifest, const RepairOptions& options, ShardVerdicts verdicts,
          std::shared_ptr<const StripeCodec> codec)
       : core_(core),
-        mode_(mode),
+        options_(options),
+        mode_(options.judge.mode),
         codec_(std::move(codec)),
         before_(manifest),
         after_(manifest),
@@ -58,8 +61,10 @@ class Repair {
   [[nodiscard]] std::optional<std::uint32_t> old_place(std::uint32_t stripe, unsigned index) const;
 
   StoreCore& core_;
+  const RepairOptions& options_;
   const VerifyMode mode_;
   const std::shared_ptr<const StripeCodec> codec_;
+  std::atomic<std::uint64_t> rebuilt_ = 0;
   const Manifest before_;  // As it is published: what is read from.
 
   Mutex mu_;
@@ -165,6 +170,7 @@ void Repair::record(std::uint32_t stripe, unsigned index, std::uint32_t backend,
 }
 
 void Repair::remove_old(std::uint32_t stripe, unsigned index, std::uint32_t new_backend) {
+  if (options_.keep_old) return;
   const std::optional<Errc>& verdict = verdicts_[at(stripe, index)];
   const std::optional<std::uint32_t> place = old_place(stripe, index);
   if (!place || !verdict || !is_loss(*verdict)) return;
@@ -188,6 +194,13 @@ bool Repair::store(const StripeWork& work, const RebuiltShard& shard, std::uint3
     const ShardKey derived =
         core_.keys.key(before_.id, before_.generation, work.stripe, shard.index);
     key.assign(derived.begin(), derived.end());
+    // A former repair may have brought it here, and not lived to publish that.
+    if (old_place(work.stripe, shard.index) != backend &&
+        judge_shard(core_, *codec_, target, key, work.stripe, shard.index, mode_)) {
+      record(work.stripe, shard.index, backend, sequential, key);
+      remove_old(work.stripe, shard.index, backend);
+      return true;
+    }
     // A 0-DB compares a new value with the checksum that it remembers of the old one: over a
     // damaged copy of the same shard it would answer "identical" and write nothing.
     if (!target.remove(key, kRemoveTimeout)) return false;
@@ -196,6 +209,7 @@ bool Repair::store(const StripeWork& work, const RebuiltShard& shard, std::uint3
   failpoint("zstor.repair.shard_stored");
   if (!stored || (sequential && stored->size() != zdb::kSequentialKeyLen)) return false;
   if (!judge_shard(core_, *codec_, target, *stored, work.stripe, shard.index, mode_)) return false;
+  rebuilt_.fetch_add(1, std::memory_order_relaxed);
   core_.counters.shards_written.fetch_add(1, std::memory_order_relaxed);
   core_.counters.stored_bytes_written.fetch_add(shard.bytes.size(), std::memory_order_relaxed);
   record(work.stripe, shard.index, backend, sequential, *stored);
@@ -249,6 +263,7 @@ void drop_unused_backends(Manifest& manifest) {
 }
 
 VerifyReport Repair::run() {
+  bool cancelled = false;
   {
     // Waits for its tasks when it goes.
     TaskGroup group(core_.deps.cpu);
@@ -257,28 +272,57 @@ VerifyReport Repair::run() {
       const bool whole = std::all_of(first, first + before_.total_shards,
                                      [](const auto& verdict) { return !verdict; });
       if (whole) continue;
+      // Here, not where the shards are sent: a task that sleeps would hold a thread of the pool.
+      const auto bad = std::count_if(first, first + before_.total_shards,
+                                     [](const auto& verdict) { return verdict.has_value(); });
+      const std::size_t shard_len =
+          kShardHeaderLen +
+          shard_payload_len(before_.stripes[stripe].sealed_len, before_.data_shards);
+      core_.throttle.wait(static_cast<std::size_t>(bad) * shard_len, options_.cancelled);
+      cancelled = options_.cancelled && options_.cancelled();
+      if (cancelled) break;
       group.wait_below(kRepairStripesInFlight);
       group.run([this, stripe] { repair_stripe(stripe); });
     }
   }
   drop_unused_backends(after_);
-  return make_report(after_, verdicts_);
+  VerifyReport report = make_report(after_, verdicts_);
+  report.truncated |= cancelled;
+  report.shards_rebuilt = rebuilt_.load();
+  return report;
+}
+
+// What merely did not answer is taken for good.
+void spare_silent(const StoreCore& core, const Manifest& manifest, const RepairOptions& options,
+                  ShardVerdicts& verdicts) {
+  for (std::size_t at = 0; at < verdicts.size(); ++at) {
+    const ShardLocation& shard = manifest.shards[at];
+    if (!verdicts[at] || !is_silence(*verdicts[at]) || shard.backend == ShardLocation::kAbsent) {
+      continue;
+    }
+    const BackendId& id = manifest.backends[shard.backend].id;
+    const bool lost = !core.find_data(id) ||
+                      (options.judge.trust && options.judge.trust(id) == ShardTrust::kLost);
+    if (!lost) verdicts[at].reset();
+  }
 }
 
 }  // namespace
 
-Result<VerifyReport> repair_object(StoreCore& core, Manifest& manifest, VerifyMode mode) {
+Result<VerifyReport> repair_object(StoreCore& core, Manifest& manifest,
+                                   const RepairOptions& options) {
   QSFS_TRY(core.check_writable());
   if (manifest.backends.size() + core.data.size() > kManifestBackendsMax) {
     return fail(Errc::kTooBig, manifest.label + ": too many backends in its manifest");
   }
-  QSFS_ASSIGN(ShardVerdicts verdicts, judge_shards(core, manifest, mode));
+  QSFS_ASSIGN(ShardVerdicts verdicts, judge_shards(core, manifest, options.judge));
+  if (options.spare_silent) spare_silent(core, manifest, options, verdicts);
   if (std::ranges::none_of(verdicts, [](const auto& verdict) { return verdict.has_value(); })) {
     return make_report(manifest, verdicts);
   }
   QSFS_ASSIGN(auto codec, core.codecs.find(manifest));
   core.probe_where_wanted();
-  return Repair(core, manifest, mode, std::move(verdicts), std::move(codec)).run();
+  return Repair(core, manifest, options, std::move(verdicts), std::move(codec)).run();
 }
 
 }  // namespace qsfs::zstor

@@ -16,6 +16,7 @@ namespace qsfs::zstor {
 inline constexpr std::size_t kRepairStripesInFlight = 4;
 inline constexpr Duration kRepairFetchTimeout = std::chrono::seconds(30);
 
-Result<VerifyReport> repair_object(StoreCore& core, Manifest& manifest, VerifyMode mode);
+Result<VerifyReport> repair_object(StoreCore& core, Manifest& manifest,
+                                   const RepairOptions& options);
 
 }  // namespace qsfs::zstor

@@ -49,10 +49,22 @@ class ObjectStoreImpl final : public ObjectStore {
     return read_object_stripe(core_, manifest, stripe, out, options);
   }
   Result<VerifyReport> verify(const Manifest& manifest, VerifyMode mode) override {
-    return verify_object(core_, manifest, mode);
+    return verify_object(core_, manifest, {.mode = mode, .trust = {}});
+  }
+  Result<VerifyReport> verify_with(const Manifest& manifest, const JudgeOptions& options) override {
+    return verify_object(core_, manifest, options);
   }
   Result<VerifyReport> repair(Manifest& manifest, VerifyMode mode) override {
-    return repair_object(core_, manifest, mode);
+    return repair_object(core_, manifest, {.judge = {.mode = mode, .trust = {}}, .cancelled = {}});
+  }
+  Result<VerifyReport> repair_with(Manifest& manifest, const RepairOptions& options) override {
+    return repair_object(core_, manifest, options);
+  }
+  void settle(const BackendId& backend) override {
+    if (const auto found = core_.find_data(backend)) core_.data[*found]->health().note_settled();
+  }
+  void mark_wiped(const BackendId& backend) override {
+    if (const auto found = core_.find_data(backend)) core_.data[*found]->health().note_wiped();
   }
   Result<std::uint64_t> remove(const Manifest& manifest) override {
     QSFS_TRY(core_.check_writable());

@@ -54,6 +54,32 @@ enum class VerifyMode {
   kReadBack,  // Fetch each shard and verify its MAC.
 };
 
+// What is to be made of the shards on one backend.
+enum class ShardTrust {
+  kVerify,  // Ask the backend, as `mode` says.
+  kTrust,   // They are there: do not ask.
+  kLost,  // They are gone: do not ask. Those of a backend that the configuration lacks always are.
+};
+
+struct JudgeOptions {
+  VerifyMode mode = VerifyMode::kCheck;
+  // Empty: kVerify for all.
+  std::function<ShardTrust(const BackendId&)> trust;
+};
+
+struct RepairOptions {
+  JudgeOptions judge;
+  // What did not answer, and is not kLost, stays as it is: it may come back. It counts as good in
+  // the report. False: it is rebuilt elsewhere.
+  bool spare_silent = false;
+  // The old copies of shards that moved stay; the caller deletes them once the manifest is
+  // published.
+  bool keep_old = false;
+  // Checked between stripes; those that are done by then stay repaired, and the report says
+  // `truncated`.
+  std::function<bool()> cancelled;
+};
+
 struct ShardFault {
   std::uint32_t stripe = 0;
   unsigned index = 0;
@@ -64,7 +90,8 @@ struct VerifyReport {
   std::uint64_t shards_checked = 0;
   std::vector<ShardFault> faults;  // At most kVerifyFaultsMax; then `truncated`.
   bool truncated = false;
-  unsigned good_shards_min = 0;  // In the worst stripe.
+  unsigned good_shards_min = 0;      // In the worst stripe.
+  std::uint64_t shards_rebuilt = 0;  // By a repair: stored and verified.
 };
 
 enum class BackendState {
@@ -94,6 +121,14 @@ struct BackendStatus {
   // How often the server was seen with another instance_id: what it acknowledged shortly before a
   // restart has to be verified again.
   std::uint64_t restarts = 0;
+  BackendId id{};
+  std::string instance_id;  // Of the server, as last seen; empty: never told.
+  // How long it has been unreachable, or has refused the password, without a break; zero: it is
+  // not, and never zero when it is.
+  Duration down_for{0};
+  // New shards may go there now.
+  bool takes_shards = false;
+  Duration info_age{0};  // Since `info` was told.
 };
 
 // A shard that a read found missing or bad; for the repair queue.
@@ -159,6 +194,22 @@ class ObjectStore {
   // manifest (which the caller publishes, with a higher generation of the meta value) and verifies
   // the new shards.
   virtual Result<VerifyReport> repair(Manifest& manifest, VerifyMode mode) = 0;
+
+  // The same, told what to look at and what to take for lost. Only shards that were verified in
+  // their new place are moved in the manifest; it is good, and worth publishing, after an error of
+  // single shards as well: compare it with what it was.
+  virtual Result<VerifyReport> repair_with(Manifest& manifest, const RepairOptions& options) {
+    return repair(manifest, options.judge.mode);
+  }
+  // verify(), told what to look at.
+  virtual Result<VerifyReport> verify_with(const Manifest& manifest, const JudgeOptions& options) {
+    return verify(manifest, options.mode);
+  }
+  // All shards that should be on this backend were looked at and made good: it is no longer wiped
+  // or corrupt.
+  virtual void settle(const BackendId& /*backend*/) {}
+  // Many of them are missing: it is wiped, and stays so until settle().
+  virtual void mark_wiped(const BackendId& /*backend*/) {}
 
   // Deletes the shards where reachable; a backend that is down keeps its garbage (counted in the
   // result).

@@ -5,13 +5,10 @@
 #include <memory>
 
 namespace qsfs::zstor {
-namespace {
 
-bool is_silence(Errc code) {
-  return code != Errc::kNotFound && code != Errc::kCorruption && code != Errc::kIo;
+bool is_silence(Errc verdict) {
+  return verdict != Errc::kNotFound && verdict != Errc::kCorruption && verdict != Errc::kIo;
 }
-
-}  // namespace
 
 Status judge_shard(StoreCore& core, const StripeCodec& codec, StoreBackend& backend, Bytes key,
                    std::uint32_t stripe, unsigned index, VerifyMode mode) {
@@ -35,7 +32,13 @@ Status judge_shard(StoreCore& core, const StripeCodec& codec, StoreBackend& back
   return codec.verify_shard(stripe, index, *bytes);
 }
 
-Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest, VerifyMode mode) {
+Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest,
+                                   const JudgeOptions& options) {
+  // Asked once for each backend, not for each shard.
+  std::vector<ShardTrust> trust(manifest.backends.size(), ShardTrust::kVerify);
+  for (std::size_t i = 0; options.trust && i < trust.size(); ++i) {
+    trust[i] = options.trust(manifest.backends[i].id);
+  }
   QSFS_ASSIGN(const auto codec, core.codecs.find(manifest));
   ShardVerdicts verdicts(manifest.shards.size());
   std::vector<std::atomic<unsigned>> unanswered(core.data.size());
@@ -47,18 +50,20 @@ Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest, Ve
       continue;
     }
     const auto found = core.find_data(manifest.backends[shard.backend].id);
-    if (!found) {
+    if (!found || trust[shard.backend] == ShardTrust::kLost) {
       verdicts[at] = Errc::kUnavailable;
       continue;
     }
+    if (trust[shard.backend] == ShardTrust::kTrust) continue;
     const auto stripe = static_cast<std::uint32_t>(at / manifest.total_shards);
     const auto index = static_cast<unsigned>(at % manifest.total_shards);
     under_way.wait_below(kVerifyInFlightMax);
     under_way.begin();
     // Each task writes its own entry; wait_below() makes them visible.
     core.data[*found]->lane().submit(
-        BackendLane::Priority::kWrite, [&, stripe, index, backend = *found, &verdict = verdicts[at],
-                                        key = core.key_of(manifest, stripe, index)] {
+        BackendLane::Priority::kWrite,
+        [&, stripe, index, backend = *found, &verdict = verdicts[at], mode = options.mode,
+         key = core.key_of(manifest, stripe, index)] {
           verdict = Errc::kUnavailable;
           if (unanswered[backend].load() < kVerifyUnansweredMax) {
             const Status judged =
@@ -95,8 +100,9 @@ VerifyReport make_report(const Manifest& manifest, const ShardVerdicts& verdicts
   return report;
 }
 
-Result<VerifyReport> verify_object(StoreCore& core, const Manifest& manifest, VerifyMode mode) {
-  QSFS_ASSIGN(const ShardVerdicts verdicts, judge_shards(core, manifest, mode));
+Result<VerifyReport> verify_object(StoreCore& core, const Manifest& manifest,
+                                   const JudgeOptions& options) {
+  QSFS_ASSIGN(const ShardVerdicts verdicts, judge_shards(core, manifest, options));
   return make_report(manifest, verdicts);
 }
 

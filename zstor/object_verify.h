@@ -18,12 +18,16 @@ inline constexpr Duration kVerifyTimeout = std::chrono::seconds(10);
 // One entry for each entry of Manifest::shards: nullopt when it is good.
 using ShardVerdicts = std::vector<std::optional<Errc>>;
 
-Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest, VerifyMode mode);
+Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest,
+                                   const JudgeOptions& options);
+// It did not answer, or could not be asked: nothing is known of the shard.
+bool is_silence(Errc verdict);
 // One shard where it is said to be.
 Status judge_shard(StoreCore& core, const StripeCodec& codec, StoreBackend& backend, Bytes key,
                    std::uint32_t stripe, unsigned index, VerifyMode mode);
 VerifyReport make_report(const Manifest& manifest, const ShardVerdicts& verdicts);
 
-Result<VerifyReport> verify_object(StoreCore& core, const Manifest& manifest, VerifyMode mode);
+Result<VerifyReport> verify_object(StoreCore& core, const Manifest& manifest,
+                                   const JudgeOptions& options);
 
 }  // namespace qsfs::zstor

@@ -68,6 +68,7 @@ void PutState::encode(const std::shared_ptr<StripeJob>& job) {
         codec_->encode(job->stripe, job->is_last, Bytes(job->buffers->plain).first(job->plain_len),
                        job->buffers->encoded);
     core_.counters.stripes_encoded.fetch_add(1, std::memory_order_relaxed);
+    if (encoded) encoded_bytes_ += job->buffers->encoded.stored_bytes();
   }
   {
     MutexLock lock(mu_);

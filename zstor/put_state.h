@@ -1,6 +1,7 @@
 // PutState: one put() under way, from plain stripes to placed shards. See object_put.h.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -52,6 +53,8 @@ class PutState : public std::enable_shared_from_this<PutState> {
   void look_for_late() QSFS_EXCLUDES(mu_);
   void wait_until_settled() QSFS_EXCLUDES(mu_);
   [[nodiscard]] bool failed() const QSFS_EXCLUDES(mu_);
+  // Bytes of shards that were made since the last call, for the limit on what is sent.
+  [[nodiscard]] std::uint64_t take_encoded_bytes() { return encoded_bytes_.exchange(0); }
   void set_error(Error error) QSFS_EXCLUDES(mu_);
   [[nodiscard]] std::optional<Error> error() const QSFS_EXCLUDES(mu_);
   // What was stored so far. REQUIRES: settled.
@@ -96,6 +99,8 @@ class PutState : public std::enable_shared_from_this<PutState> {
   const unsigned total_;
   // As they were when the put began; one whose mode was not known then is excluded.
   std::vector<bool> sequential_;
+
+  std::atomic<std::uint64_t> encoded_bytes_ = 0;
 
   mutable Mutex mu_;
   CondVar settled_;

@@ -116,6 +116,11 @@ BackendStatus StoreBackend::status() const {
   status.info = std::move(health.info);
   status.last_error = std::move(health.last_error);
   status.restarts = health.restarts;
+  status.id = config_.id;
+  status.instance_id = std::move(health.instance_id);
+  status.down_for = health.down_for;
+  status.info_age = health.info_age;
+  status.takes_shards = !is_meta_ && health_.may_write();
   const zdb::Backend* backend = nullptr;
   {
     MutexLock lock(mu_);

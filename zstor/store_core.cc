@@ -27,6 +27,7 @@ StoreCore::StoreCore(std::shared_ptr<const Config> shared_config, const StoreDep
     : config(std::move(shared_config)),
       deps(given),
       read_only(given.read_only),
+      throttle(given.clock, config->archive.bandwidth_bytes_per_sec),
       codecs(config->encryption.key, config->volume.uuid),
       keys(*config->encryption.key, config->volume.uuid),
       stripe_size_(stripe_size_of(*config)),

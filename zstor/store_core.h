@@ -17,6 +17,7 @@
 #include "zstor/shard_key.h"
 #include "zstor/store_backend.h"
 #include "zstor/stripe_pool.h"
+#include "zstor/throttle.h"
 
 namespace qsfs::zstor {
 
@@ -76,6 +77,8 @@ class StoreCore {
 
   std::atomic<bool> read_only;
   AtomicCounters counters;
+  // What is sent to data backends, uploads and repairs together.
+  Throttle throttle;
   CodecCache codecs;
   const ShardKeys keys;
 

@@ -278,7 +278,10 @@ Status Archiver::record_archived(SegmentId id, const SegmentRow& row,
     bytes_archived_ += row.data_bytes + row.journal_bytes;
     const unsigned missing = std::max(manifest.data ? manifest.data->missing_shards_max() : 0,
                                       manifest.journal.missing_shards_max());
-    if (missing > 0) ++degraded_count_;
+    if (missing > 0) {
+      ++degraded_count_;
+      degraded_news_ = true;
+    }
   }
   changed_.notify_all();
   return {};
@@ -612,7 +615,8 @@ Result<SegmentManifestPtr> Archiver::manifest(SegmentId segment) {
   auto shared = std::make_shared<const zstor::SegmentManifest>(std::move(parsed));
   MutexLock lock(mu_);
   if (manifests_.size() >= kManifestsCachedMax) manifests_.erase(manifests_.begin());
-  manifests_.insert_or_assign(segment, shared);
+  // Not over what a repair has put there meanwhile.
+  manifests_.emplace(segment, shared);
   return shared;
 }
 

@@ -110,6 +110,22 @@ class Archiver {
   // backends.
   Result<SegmentManifestPtr> manifest(SegmentId segment) QSFS_EXCLUDES(mu_);
 
+  // The same, as the meta backends have it now: another one when a repair moved shards and did not
+  // live to record it, or was done on a machine that is gone; the row here is then brought up to
+  // date. kNotFound: they have none, or an older one than this directory has published.
+  // kCorruption: theirs is of another content. In archive/republish.cc, as the next three.
+  Result<SegmentManifestPtr> refresh_manifest(SegmentId segment) QSFS_EXCLUDES(mu_);
+  // Publishes where the shards of an archived segment lie by now, and records it together with
+  // `with`. REQUIRES: the content is that of manifest(segment). kReadOnly when fenced.
+  Status republish(SegmentId segment, const zstor::SegmentManifest& moved, MutationBatch& with)
+      QSFS_EXCLUDES(mu_);
+  // That of the checkpoint which the head names; nullopt: there is none.
+  Result<std::optional<zstor::CheckpointManifest>> checkpoint_manifest();
+  // As republish(). kConflict: the head names another one by now.
+  Status republish_checkpoint(const zstor::CheckpointManifest& moved) QSFS_EXCLUDES(mu_);
+  // True once, after a segment was archived with shards missing.
+  bool take_degraded() { return degraded_news_.exchange(false); }
+
   static constexpr std::size_t kManifestsCachedMax = 64;
 
  private:
@@ -144,6 +160,10 @@ class Archiver {
   Status publish_checkpoint();
   Status trim_journals();
   Result<zstor::Head> hold_head();
+  // Records where the shards of a segment lie, and forgets what was cached of that.
+  Status record_moved(SegmentId segment, const zstor::SegmentManifest& moved,
+                      std::optional<std::uint64_t> generation, MutationBatch& with)
+      QSFS_EXCLUDES(mu_);
   bool is_stopping() const QSFS_EXCLUDES(mu_);
   void note_result(const Status& result) QSFS_EXCLUDES(mu_);
 
@@ -151,6 +171,7 @@ class Archiver {
   const Parts parts_;
 
   std::atomic<bool> may_be_published_{true};
+  std::atomic<bool> degraded_news_{false};
 
   mutable Mutex mu_;
   CondVar changed_;

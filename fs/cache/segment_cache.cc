@@ -244,23 +244,33 @@ std::shared_ptr<Buffer> SegmentCache::make_buffer(std::size_t len) {
 
 Result<std::shared_ptr<Buffer>> SegmentCache::fetch_stripe(StripeKey key) {
   QSFS_ASSIGN(const SegmentManifestPtr manifest, parts_.manifest(key.segment));
+  auto fetched = fetch_by(key, *manifest);
+  // Moved shards are missing where they were, and that is said at once; who timed out has spent the
+  // reader's time.
+  if (fetched || !parts_.refresh_manifest || fetched.error().code == Errc::kTimeout) return fetched;
+  const auto refreshed = parts_.refresh_manifest(key.segment);
+  if (!refreshed || *refreshed == manifest) return fetched;
+  return fetch_by(key, **refreshed);
+}
+
+Result<std::shared_ptr<Buffer>> SegmentCache::fetch_by(StripeKey key,
+                                                       const zstor::SegmentManifest& manifest) {
   // Counted in our stripes, which need not be those of the manifest.
   const std::uint64_t offset = std::uint64_t{key.stripe} * options_.stripe_size;
-  if (!manifest->data || offset >= manifest->data->size) {
+  if (!manifest.data || offset >= manifest.data->size) {
     return fail(Errc::kCorruption, "segment " + std::to_string(number(key.segment)) +
                                        ": its manifest has no stripe " +
                                        std::to_string(key.stripe));
   }
-  if (manifest->data->stripe_size != options_.stripe_size) {
+  if (manifest.data->stripe_size != options_.stripe_size) {
     // Written under another configuration: assemble our stripe from theirs.
     auto bytes = make_buffer(static_cast<std::size_t>(
-        std::min<std::uint64_t>(options_.stripe_size, manifest->data->size - offset)));
-    QSFS_TRY(
-        parts_.store.read(*manifest->data, offset, *bytes, {.timeout = options_.read_timeout}));
+        std::min<std::uint64_t>(options_.stripe_size, manifest.data->size - offset)));
+    QSFS_TRY(parts_.store.read(*manifest.data, offset, *bytes, {.timeout = options_.read_timeout}));
     return bytes;
   }
-  auto bytes = make_buffer(manifest->data->stripes[key.stripe].plain_len);
-  QSFS_TRY(parts_.store.read_stripe(*manifest->data, key.stripe, *bytes,
+  auto bytes = make_buffer(manifest.data->stripes[key.stripe].plain_len);
+  QSFS_TRY(parts_.store.read_stripe(*manifest.data, key.stripe, *bytes,
                                     {.timeout = options_.read_timeout}));
   return bytes;
 }

@@ -77,6 +77,9 @@ class SegmentCache final : public PayloadReader {
     TaskRunner& fetchers;  // Runs prefetches.
     // The manifest of an archived segment; from the metadata store, or the meta backends.
     std::function<Result<SegmentManifestPtr>(SegmentId)> manifest;
+    // The same, asked of the meta backends: after a read failed, because a repair may have moved
+    // the shards. Empty: never.
+    std::function<Result<SegmentManifestPtr>(SegmentId)> refresh_manifest;
   };
 
   // Empties the cache directory. `archived` are the segments that the backends hold.
@@ -147,6 +150,8 @@ class SegmentCache final : public PayloadReader {
   Result<std::shared_ptr<const Buffer>> obtain(StripeKey key);
   void run_fetch(StripeKey key, const std::shared_ptr<Fetch>& fetch, bool is_prefetch);
   Result<std::shared_ptr<Buffer>> fetch_stripe(StripeKey key) QSFS_EXCLUDES(mu_);
+  Result<std::shared_ptr<Buffer>> fetch_by(StripeKey key, const zstor::SegmentManifest& manifest)
+      QSFS_EXCLUDES(mu_);
   // A buffer for a stripe; one that was used before, where there is.
   std::shared_ptr<Buffer> make_buffer(std::size_t len) QSFS_EXCLUDES(mu_);
   void keep_on_disk(StripeKey key, const Buffer& bytes);

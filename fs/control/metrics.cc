@@ -150,6 +150,26 @@ std::string metrics_text(VolumeService& service, Edge& edge) {
   out.counter("qsfs_archive_bytes_total", "Bytes archived since the start", archive.bytes_archived);
   out.gauge("qsfs_archive_failing", "1: the last attempt failed",
             archive.last_error.empty() ? 0 : 1);
+  const HealStatus heal = service.healer().status();
+  const auto gauge = [&](const char* name, const char* help, std::uint64_t value) {
+    out.gauge(name, help, static_cast<double>(value));
+  };
+  gauge("qsfs_objects_degraded", "Archived segments with shards missing", heal.degraded);
+  gauge("qsfs_objects_lost", "Archived segments with fewer than k shards", heal.lost);
+  gauge("qsfs_repair_queued", "Objects that wait for repair", heal.repairs_queued);
+  gauge("qsfs_backends_lost", "Data backends that are dead or gone", heal.backends_lost);
+  gauge("qsfs_backends_checking", "Data backends whose shards are being looked at",
+        heal.backends_checking);
+  out.counter("qsfs_repair_objects_total", "Objects repaired or found whole",
+              heal.objects_repaired);
+  out.counter("qsfs_repair_shards_total", "Shards rebuilt", heal.shards_rebuilt);
+  out.counter("qsfs_repair_failures_total", "Repairs that failed", heal.repairs_failed);
+  out.counter("qsfs_repair_shards_deleted_total", "Old copies deleted", heal.shards_deleted);
+  gauge("qsfs_scrub_running", "1: a scrub is under way",
+        heal.scrub.is_running && !heal.scrub.is_paused ? 1 : 0);
+  gauge("qsfs_scrub_shards_checked", "Shards looked at by this scrub, or the last",
+        heal.scrub.shards_checked);
+  gauge("qsfs_scrub_shards_bad", "Of them bad", heal.scrub.shards_bad);
   out.gauge("qsfs_read_only", "1: the volume does not take changes",
             service.read_only_reason().empty() ? 0 : 1);
   out.counter("fs_fuse_reqs", "Requests of the kernel", edge.counters().requests);

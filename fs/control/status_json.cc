@@ -73,10 +73,22 @@ std::string judge(VolumeService& service, const ArchiveStatus& archive, const Ba
     worse("degraded", std::to_string(sums.meta_good) + " of " + std::to_string(sums.meta_total) +
                           " meta backends answer");
   }
-  if (archive.segments_degraded > 0) {
-    worse("degraded", std::to_string(archive.segments_degraded) +
-                          " segments were archived with shards missing");
+  const HealStatus heal = service.healer().status();
+  if (heal.lost > 0) {
+    worse("unsafe", std::to_string(heal.lost) +
+                        " archived segments have fewer shards than it takes to read them");
   }
+  if (heal.degraded > 0) {
+    worse("degraded", std::to_string(heal.degraded) + " archived segments lack shards; " +
+                          (heal.repairs_queued > 0
+                               ? "they are being repaired"
+                               : "a repair needs a backend that takes them: see the backends"));
+  }
+  if (heal.backends_checking > 0) {
+    worse("degraded", std::to_string(heal.backends_checking) +
+                          " backends were restarted or lost shards: theirs are being looked at");
+  }
+  if (!heal.last_error.empty()) worse("degraded", "a repair failed: " + heal.last_error);
   return verdict;
 }
 
@@ -95,6 +107,9 @@ json backends_json(const std::vector<BackendStatus>& backends, BackendSums& sums
                 {"used_bytes", nullptr},
                 {"free_bytes", nullptr},
                 {"errors", backend.stats.errors},
+                {"restarts", backend.restarts},
+                {"down_seconds",
+                 std::chrono::duration_cast<std::chrono::seconds>(backend.down_for).count()},
                 {"last_error", backend.last_error}};
     if (backend.info) {
       row["used_bytes"] = backend.info->data_bytes;
@@ -105,11 +120,49 @@ json backends_json(const std::vector<BackendStatus>& backends, BackendSums& sums
   return list;
 }
 
+json heal_document(VolumeService& service) {
+  const HealStatus heal = service.healer().status();
+  const ScrubState& scrub = heal.scrub;
+  const bool works = heal.repairs_queued > 0 || heal.backends_checking > 0;
+  return {{"repair",
+           {{"state", works                           ? "running"
+                      : heal.degraded + heal.lost > 0 ? "waiting"
+                                                      : "idle"},
+            {"queued", heal.repairs_queued},
+            {"objects_repaired", heal.objects_repaired},
+            {"shards_rebuilt", heal.shards_rebuilt},
+            {"shards_moved", heal.shards_moved},
+            {"shards_deleted", heal.shards_deleted},
+            {"manifests_restored", heal.manifests_restored},
+            {"failures", heal.repairs_failed},
+            {"backends_lost", heal.backends_lost},
+            {"backends_checking", heal.backends_checking},
+            {"last_error", heal.last_error}}},
+          {"scrub",
+           {{"state", scrub.is_paused                      ? "paused"
+                      : scrub.is_asked || scrub.is_running ? "running"
+                                                           : "idle"},
+            {"asked", scrub.is_asked},
+            {"read_data", scrub.reads_data},
+            {"segments_done", scrub.is_running ? scrub.next_segment : 0},
+            {"segments_total", heal.scrub_segments},
+            {"segments_per_second", heal.scrub_segments_per_second},
+            {"eta_seconds", heal.scrub_eta_seconds},
+            {"shards_checked", scrub.shards_checked},
+            {"shards_bad", scrub.shards_bad},
+            {"started", scrub.started == WallTime{} ? json() : json(iso_time(scrub.started))},
+            {"finished", scrub.finished == WallTime{} ? json() : json(iso_time(scrub.finished))}}}};
+}
+
 std::string durability_text(zstor::Durability durability) {
   return std::string(zstor::to_string(durability));
 }
 
 }  // namespace
+
+std::string heal_json(VolumeService& service) {
+  return heal_document(service).dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 std::string status_json(const StatusContext& context, VolumeService& service, Clock& clock) {
   const zstor::Config& config = service.store().config();
@@ -142,15 +195,15 @@ std::string status_json(const StatusContext& context, VolumeService& service, Cl
                        {"cached_bytes", cache.cached_bytes},
                        {"journal_bytes", service.log().journal_bytes()},
                        {"index_bytes", service.meta().disk_bytes()}};
-  // What is known without reading every manifest: objects archived, and those archived with shards
-  // missing. Each object has a shard on every backend of its own; an object is counted lost when
-  // fewer than k data backends answer.
-  const std::uint64_t objects = archive.segments_archived;
-  const std::uint64_t lost = sums.data_good < config.shards.minimal_shards ? objects : 0;
+  // As of the last look at all manifests; what was archived since counts as it was stored.
+  const HealStatus heal = service.healer().status();
+  const std::uint64_t objects = std::max(archive.segments_archived, heal.objects);
+  const std::uint64_t degraded = heal.is_counted ? heal.degraded : archive.segments_degraded;
   document["objects"] = {{"total", objects},
-                         {"healthy", objects - std::min(objects, lost + archive.segments_degraded)},
-                         {"degraded", archive.segments_degraded},
-                         {"lost", lost}};
+                         {"healthy", objects - std::min(objects, heal.lost + degraded)},
+                         {"degraded", degraded},
+                         {"lost", heal.lost}};
+  document.update(heal_document(service));
   document["backends"] = std::move(backends);
   if (const auto head = service.ownership().last_head()) {
     document["receipt"] = {{"generation", head->generation}, {"hash", to_hex(head->hash())}};

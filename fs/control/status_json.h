@@ -18,6 +18,9 @@ struct StatusContext {
 // Data that waits longer than this for the backends makes a volume "unsafe".
 inline constexpr std::uint64_t kBehindSecondsMax = 600;
 
+// How repair and scrub stand: an object with `repair` and `scrub`, in one line.
+std::string heal_json(VolumeService& service);
+
 // One JSON object, in one line.
 std::string status_json(const StatusContext& context, VolumeService& service, Clock& clock);
 

@@ -7,12 +7,15 @@
 #include "base/log.h"
 #include "base/posix_disk.h"
 #include "fs/control/metrics.h"
+#include "fs/heal/check.h"
 
 namespace qsfs::fs {
 namespace {
 
 using nlohmann::json;
 
+// Between two lines of progress.
+constexpr Duration kWaitTick = std::chrono::milliseconds(500);
 // What Prometheus asks for.
 constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -117,7 +120,13 @@ void VolumeControl::handle(const HttpRequest& request, HttpReply& reply) {
   } else if (route == "POST /stop") {
     reply.send(200, kHttpJson, dump({{"stopping", true}}));
     options_.stop();
-  } else if (route == "POST /scrub" || route == "POST /repair" || route == "POST /gc") {
+  } else if (route == "POST /repair") {
+    handle_repair(request, reply);
+  } else if (route == "POST /scrub") {
+    handle_scrub(request, reply);
+  } else if (route == "POST /check") {
+    handle_check(request, reply);
+  } else if (route == "POST /gc") {
     send_error(reply, {.code = Errc::kUnsupported,
                        .context = request.path.substr(1) + " is not in this version"});
   } else {
@@ -140,6 +149,93 @@ void VolumeControl::handle_sync(const HttpRequest& /*request*/, HttpReply& reply
   } else {
     reply.send_piece(dump({{"error", synced.error().message()}}));
   }
+}
+
+bool VolumeControl::wait_for_healer(HttpReply& reply, const std::function<bool()>& is_done) {
+  while (!is_done()) {
+    if (!reply.send_piece(heal_json(service_) + "\n") || reply.peer_has_gone()) return false;
+    system_clock().sleep_for(kWaitTick);
+  }
+  return true;
+}
+
+void VolumeControl::handle_repair(const HttpRequest& request, HttpReply& reply) {
+  if (service_.options().read_only) {
+    return send_error(reply, {.code = Errc::kReadOnly, .context = "the mount is read-only"});
+  }
+  service_.healer().request_repair();
+  if (!request.query.contains("wait")) {
+    return reply.send(200, kHttpJson, heal_json(service_) + "\n");
+  }
+  // Done when nothing more can be done: objects that wait for a backend are in the last line.
+  const bool done = wait_for_healer(reply, [this] {
+    const HealStatus heal = service_.healer().status();
+    return service_.healer().has_looked() && heal.repairs_queued == 0 &&
+           heal.backends_checking == 0;
+  });
+  if (!done) return;
+  const HealStatus heal = service_.healer().status();
+  reply.send_piece(dump({{"repaired", heal.degraded == 0 && heal.lost == 0},
+                         {"degraded", heal.degraded},
+                         {"lost", heal.lost},
+                         {"shards_rebuilt", heal.shards_rebuilt},
+                         {"shards_moved", heal.shards_moved},
+                         {"last_error", heal.last_error}}));
+}
+
+void VolumeControl::handle_scrub(const HttpRequest& request, HttpReply& reply) {
+  Healer& healer = service_.healer();
+  if (service_.options().read_only) {
+    return send_error(reply, {.code = Errc::kReadOnly, .context = "the mount is read-only"});
+  }
+  if (request.query.contains("pause") || request.query.contains("resume")) {
+    healer.pause_scrub(request.query.contains("pause"));
+  } else if (request.query.contains("cancel")) {
+    healer.cancel_scrub();
+  } else if (!request.query.contains("status")) {
+    const WallTime before = healer.status().scrub.finished;
+    healer.start_scrub(request.query.contains("read-data"));
+    if (request.query.contains("wait")) {
+      const bool done = wait_for_healer(reply, [&] {
+        const HealStatus heal = healer.status();
+        return heal.scrub.finished != before || service_.archive_status().segments_archived == 0;
+      });
+      if (!done) return;
+      const ScrubState scrub = healer.status().scrub;
+      reply.send_piece(dump({{"scrubbed", true},
+                             {"shards_checked", scrub.shards_checked},
+                             {"shards_bad", scrub.shards_bad}}));
+      return;
+    }
+  }
+  reply.send(200, kHttpJson, heal_json(service_) + "\n");
+}
+
+void VolumeControl::handle_check(const HttpRequest& request, HttpReply& reply) {
+  const auto report = check_volume(
+      {.archiver = service_.archiver(), .meta = service_.meta(), .store = service_.store()},
+      {.read_data = request.query.contains("read-data"),
+       .rebuild_manifests = request.query.contains("rebuild-manifests")},
+      [&](const CheckProgress& at) {
+        return reply.send_piece(
+                   dump({{"phase", at.phase}, {"done", at.done}, {"total", at.total}})) &&
+               !reply.peer_has_gone();
+      });
+  if (!report) {
+    reply.send_piece(dump({{"error", report.error().message()}}));
+    return;
+  }
+  reply.send_piece(dump({{"verdict", report->verdict()},
+                         {"segments", report->segments},
+                         {"degraded", report->degraded},
+                         {"lost", report->lost},
+                         {"shards_checked", report->shards_checked},
+                         {"shards_bad", report->shards_bad},
+                         {"manifests_missing", report->manifests_missing},
+                         {"manifests_restored", report->manifests_restored},
+                         {"metadata_problems", report->metadata_problems},
+                         {"problems", report->problems},
+                         {"next", report->next_command()}}));
 }
 
 Result<InodeNumber> VolumeControl::resolve(const std::string& path) {

@@ -1,6 +1,7 @@
 // VolumeControl: the control socket and the metrics of a running volume.
 //
-// GET /status /stats /metrics /info, POST /sync /evict /reload /drain /stop. docs/control-socket.md
+// GET /status /stats /metrics /info, POST /sync /evict /reload /drain /repair /scrub
+// /check /stop. docs/control-socket.md
 // describes them.
 #pragma once
 
@@ -41,6 +42,11 @@ class VolumeControl {
   void handle(const HttpRequest& request, HttpReply& reply);
   void handle_sync(const HttpRequest& request, HttpReply& reply, bool remote);
   void handle_evict(const HttpRequest& request, HttpReply& reply);
+  void handle_repair(const HttpRequest& request, HttpReply& reply);
+  void handle_scrub(const HttpRequest& request, HttpReply& reply);
+  void handle_check(const HttpRequest& request, HttpReply& reply);
+  // Sends how the healer stands until `is_done`; false: the peer has gone.
+  bool wait_for_healer(HttpReply& reply, const std::function<bool()>& is_done);
   void handle_info(const HttpRequest& request, HttpReply& reply);
   Result<InodeNumber> resolve(const std::string& path);
   Result<std::vector<SegmentId>> segments_of(const std::string& path);

@@ -50,6 +50,10 @@ MetaKey orphan_key(InodeNumber ino) { return MetaKey().u8('o').be64(ino); }
 MetaKey segment_key(SegmentId id) { return MetaKey().u8('s').be32(number(id)); }
 MetaKey live_bytes_key(SegmentId id) { return MetaKey().u8('l').be32(number(id)); }
 MetaKey segment_manifest_key(SegmentId id) { return MetaKey().u8('m').be32(number(id)); }
+MetaKey repaired_key(SegmentId id) { return MetaKey().u8('r').be32(number(id)); }
+MetaKey garbage_key(SegmentId id, std::uint64_t generation) {
+  return MetaKey().u8('g').be32(number(id)).be64(generation);
+}
 MetaKey usage_key() { return MetaKey().u8('u'); }
 MetaKey inode_count_key() { return MetaKey().u8('c'); }
 

@@ -46,8 +46,11 @@ MetaKey orphan_key(InodeNumber ino);                             // 'o' ino
 MetaKey segment_key(SegmentId id);                               // 's' segment
 MetaKey live_bytes_key(SegmentId id);                            // 'l' segment: counter (add).
 MetaKey segment_manifest_key(SegmentId id);  // 'm' segment: the encoded segment manifest.
-MetaKey usage_key();                         // 'u': counter of bytes in files (statfs).
-MetaKey inode_count_key();                   // 'c': counter of inodes (statfs).
+MetaKey repaired_key(SegmentId id);  // 'r' segment: generation of the manifest, once repaired.
+// 'g' segment generation: shards of a manifest that lie where nobody needs them any more.
+MetaKey garbage_key(SegmentId id, std::uint64_t generation);
+MetaKey usage_key();        // 'u': counter of bytes in files (statfs).
+MetaKey inode_count_key();  // 'c': counter of inodes (statfs).
 // [first, last) of all keys with a one-byte tag, and of one inode under a tag.
 std::pair<MetaKey, MetaKey> tag_range(char tag);
 std::pair<MetaKey, MetaKey> inode_range(char tag, InodeNumber ino);

@@ -41,7 +41,10 @@ Result<std::unique_ptr<VolumeService>> VolumeService::open(const ServiceOptions&
   QSFS_TRY(service->open_volume());
   service->watch_space();
   if (options.background) {
-    if (!options.read_only) service->archiver_->start();
+    if (!options.read_only) {
+      service->archiver_->start();
+      service->healer_->start();
+    }
     service->housekeeper_ =
         start_thread("housekeep", [raw = service.get()](const std::stop_token&) {
           while (true) {
@@ -233,15 +236,18 @@ Status VolumeService::open_cache() {
       .stripe_size = static_cast<std::uint32_t>(config.archive.stripe_size_bytes),
       .segment_bytes_max = config.archive.segment_size_bytes,
   };
-  QSFS_ASSIGN(cache_, SegmentCache::open(
-                          cache,
-                          {.disk = parts_.disk,
-                           .clock = parts_.clock,
-                           .local = *files_,
-                           .store = parts_.store,
-                           .fetchers = parts_.fetchers,
-                           .manifest = [this](SegmentId id) { return archiver_->manifest(id); }},
-                          archived));
+  QSFS_ASSIGN(
+      cache_,
+      SegmentCache::open(
+          cache,
+          {.disk = parts_.disk,
+           .clock = parts_.clock,
+           .local = *files_,
+           .store = parts_.store,
+           .fetchers = parts_.fetchers,
+           .manifest = [this](SegmentId id) { return archiver_->manifest(id); },
+           .refresh_manifest = [this](SegmentId id) { return archiver_->refresh_manifest(id); }},
+          archived));
   ArchiverOptions archiver;
   archiver.volume = config.volume.uuid;
   archiver.checkpoint_log_bytes = options_.checkpoint_log_bytes;
@@ -257,6 +263,14 @@ Status VolumeService::open_cache() {
                                                      volume_->set_read_only(reason);
                                                    }}));
   archiver_ready_ = archiver_.get();
+  QSFS_ASSIGN(healer_, Healer::open({.data_dir = options_.data_dir}, {.archiver = *archiver_,
+                                                                      .meta = *meta_,
+                                                                      .log = *log_,
+                                                                      .store = parts_.store,
+                                                                      .ownership = *ownership_,
+                                                                      .disk = parts_.disk,
+                                                                      .clock = parts_.clock,
+                                                                      .random = parts_.random}));
   return {};
 }
 
@@ -365,6 +379,7 @@ Status VolumeService::stop() {
   stop_cv_.notify_all();
   housekeeper_ = std::jthread();
   // Opening may have failed half-way.
+  if (healer_ != nullptr) healer_->stop();
   if (archiver_ != nullptr) archiver_->stop();
   if (cache_ != nullptr) cache_->stop();
   if (log_ == nullptr || meta_ == nullptr || replay_.damage) return {};

@@ -20,6 +20,7 @@
 #include "fs/archive/ownership.h"
 #include "fs/archive/recovery.h"
 #include "fs/cache/segment_cache.h"
+#include "fs/heal/healer.h"
 #include "fs/log/log.h"
 #include "fs/meta/meta_store.h"
 #include "fs/service/space_reserve.h"
@@ -69,6 +70,7 @@ class VolumeService {
   Volume& volume() { return *volume_; }
   Archiver& archiver() { return *archiver_; }
   SegmentCache& cache() { return *cache_; }
+  Healer& healer() { return *healer_; }
   Log& log() { return *log_; }
   MetaStore& meta() { return *meta_; }
   zstor::ObjectStore& store() { return parts_.store; }
@@ -143,6 +145,7 @@ class VolumeService {
   std::atomic<Archiver*> archiver_ready_{nullptr};
   std::unique_ptr<SegmentCache> cache_;
   std::unique_ptr<Archiver> archiver_;
+  std::unique_ptr<Healer> healer_;
   std::unique_ptr<Volume> volume_;
 
   Mutex mu_;

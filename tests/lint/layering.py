@@ -24,10 +24,12 @@ FS_ALLOWED = {
     "volume": {"log", "meta"},
     "cache": {"log", "meta", "volume"},
     "archive": {"log", "meta", "volume", "cache"},
-    "service": {"log", "meta", "volume", "cache", "archive"},
+    "heal": {"log", "meta", "volume", "cache", "archive"},
+    "service": {"log", "meta", "volume", "cache", "archive", "heal"},
     "fuse": {"log", "meta", "volume"},
-    "control": {"log", "meta", "volume", "cache", "archive", "service", "fuse"},
-    "program": {"log", "meta", "volume", "cache", "archive", "service", "fuse", "control"},
+    "control": {"log", "meta", "volume", "cache", "archive", "heal", "service", "fuse"},
+    "program": {"log", "meta", "volume", "cache", "archive", "heal", "service", "fuse",
+                "control"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 

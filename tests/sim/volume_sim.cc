@@ -19,11 +19,13 @@ constexpr std::uint64_t kFileSizeMax = 300'000;
 constexpr std::size_t kTraceTail = 40;
 constexpr std::string_view kDataDir = "/volume";
 
-constexpr std::array<std::string_view, 11> kArchiveFailpoints = {
-    "archive.after_put",         "archive.after_verify",    "archive.before_manifest",
-    "archive.after_manifest",    "archive.after_watermark", "archive.after_head",
-    "checkpoint.after_put",      "checkpoint.before_head",  "checkpoint.after_head",
-    "cache.evict.before_remove", "cache.evict.after_remove"};
+constexpr std::array<std::string_view, 16> kArchiveFailpoints = {
+    "archive.after_put",         "archive.after_verify",     "archive.before_manifest",
+    "archive.after_manifest",    "archive.after_watermark",  "archive.after_head",
+    "checkpoint.after_put",      "checkpoint.before_head",   "checkpoint.after_head",
+    "cache.evict.before_remove", "cache.evict.after_remove", "heal.after_repair",
+    "heal.before_manifest",      "heal.after_manifest",      "heal.after_record",
+    "heal.after_delete"};
 constexpr std::array<std::string_view, 5> kRecoveryFailpoints = {
     "recover.after_checkpoint", "recover.after_journal", "recover.before_flush",
     "recover.before_marker", "recover.before_marker_removed"};
@@ -167,6 +169,8 @@ std::string VolumeSim::make_config() {
   }
   text += "[cache]\non_full = \"enospc\"\nreadahead = \"64 KiB\"\n";
   text += "[archive]\nstripe_size = \"4 KiB\"\nsegment_size = \"64 KiB\"\n";
+  // No scrub of its own: whether losses are found without one is what is tested.
+  text += "dead_after = \"60s\"\nscrub_interval = \"0\"\n";
   return text;
 }
 
@@ -376,6 +380,7 @@ void VolumeSim::end_life(End end) {
     return;
   }
   disk_ = std::make_unique<SimDisk>(seed_ + dice(1'000'000));
+  wants_scrub_ = !wiped_.empty();
   kept_disk_ = false;
   break_backends();
   open_life(is_on_backends_);
@@ -403,6 +408,109 @@ void VolumeSim::lose_shards() {
     data_[victim]->power_cut();
     note(data_[victim]->address() + " has a power cut");
   }
+}
+
+void VolumeSim::let_heal() {
+  constexpr int kRounds = 200;
+  for (int round = 0; round < kRounds; ++round) {
+    clock_.advance(std::chrono::seconds(20));
+    store_->probe();
+    while (true) {
+      const auto stepped = service_->healer().step();
+      if (has_crashed()) return;
+      if (!stepped) {
+        note("not healed: " + stepped.error().message());
+        break;
+      }
+      if (!*stepped) break;
+    }
+    const fs::HealStatus status = service_->healer().status();
+    if (round > 3 && service_->healer().has_looked() && status.repairs_queued == 0 &&
+        status.backends_checking == 0 && !status.scrub.is_asked) {
+      return;
+    }
+  }
+  note("the healer does not come to its end");
+}
+
+void VolumeSim::check_whole(const std::string& when) {
+  const auto look = [&](const zstor::Manifest& object) {
+    if (object.stripes.empty()) return;
+    const auto report = store_->verify(object, zstor::VerifyMode::kReadBack);
+    if (has_crashed()) return;
+    if (!report) broken("verify: " + report.error().message());
+    if (report->faults.empty()) return;
+    const zstor::ShardFault& fault = report->faults.front();
+    const zstor::ShardLocation& at = object.shard(fault.stripe, fault.index);
+    broken(when + ": " + object.label + ": " + std::to_string(report->faults.size()) +
+           " shards are not whole, the first: stripe " + std::to_string(fault.stripe) + " index " +
+           std::to_string(fault.index) + " at " +
+           (at.backend == zstor::ShardLocation::kAbsent ? "no backend"
+                                                        : object.backends[at.backend].address) +
+           ": " + std::string(to_string(fault.reason)));
+  };
+  const auto [first, last] = fs::tag_range('m');
+  for (const auto it = service_->meta().iterate(first, last); it->valid(); it->next()) {
+    const std::uint32_t id = load_be<std::uint32_t>(it->key().data() + 1);
+    // What a recovery would find.
+    const auto value = store_->meta().get(zstor::segment_name(config_->volume.uuid, id));
+    if (has_crashed()) return;
+    if (!value || !*value) broken("segment " + std::to_string(id) + " has no manifest");
+    const auto manifest = zstor::SegmentManifest::parse((*value)->bytes);
+    if (!manifest) broken("segment " + std::to_string(id) + ": " + manifest.error().message());
+    look(manifest->journal);
+    if (manifest->data) look(*manifest->data);
+  }
+  const auto checkpoint = service_->archiver().checkpoint_manifest();
+  if (has_crashed()) return;
+  if (!checkpoint) broken("checkpoint: " + checkpoint.error().message());
+  if (*checkpoint) look((*checkpoint)->object);
+}
+
+void VolumeSim::heal_until_whole() {
+  mend_backends();
+  if (wants_scrub_) service_->healer().start_scrub(/*read_data=*/true);
+  let_heal();
+  if (has_crashed()) return;
+  check_whole("healed");
+  if (has_crashed()) return;
+  wiped_.clear();
+  wants_scrub_ = false;
+  may_be_degraded_ = false;
+  note("all is whole");
+}
+
+void VolumeSim::outlive_backend() {
+  if (data_.size() <= n_ || loss_budget() == 0) return;
+  SimZdb& victim = *data_[dice(data_.size())];
+  note(victim.address() + " is gone");
+  victim.faults().down = true;
+  if (wants_scrub_) service_->healer().start_scrub(/*read_data=*/true);
+  let_heal();
+  if (!has_crashed()) check_whole("without " + victim.address());
+  if (has_crashed()) return;
+  note("all is whole without it");
+  heal_until_whole();
+}
+
+void VolumeSim::flap() {
+  if (loss_budget() == 0 || !wiped_.empty() || may_be_degraded_) return;
+  let_heal();
+  if (has_crashed()) return;
+  const std::uint64_t moved = service_->healer().status().shards_moved;
+  SimZdb& victim = *data_[dice(data_.size())];
+  for (int i = 0; i < 30 && !has_crashed(); ++i) {
+    victim.faults().down = i % 2 == 0;
+    clock_.advance(std::chrono::seconds(1 + dice(5)));
+    store_->probe();
+    const auto stepped = service_->healer().step();
+    if (!stepped && !has_crashed()) note("not healed: " + stepped.error().message());
+  }
+  if (has_crashed()) return;
+  mend_backends();
+  if (service_->healer().status().shards_moved != moved)
+    broken("a backend that flaps cost repairs");
+  note(victim.address() + " flapped");
 }
 
 void VolumeSim::archive_under_faults() {
@@ -460,7 +568,25 @@ void VolumeSim::mend_backends() {
 
 void VolumeSim::step() {
   clock_.advance(std::chrono::milliseconds(dice(3000)));
-  switch (dice(22)) {
+  switch (dice(23)) {
+    case 22:
+      switch (dice(8)) {
+        case 0:
+          let_heal();
+          break;
+        case 1:
+          outlive_backend();
+          break;
+        case 2:
+          flap();
+          break;
+        case 3:
+          heal_until_whole();
+          break;
+        default:
+          break;
+      }
+      break;
     case 20:
       archive_under_faults();
       break;

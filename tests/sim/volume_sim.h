@@ -79,8 +79,17 @@ class VolumeSim {
   std::size_t loss_budget() const;
   void break_backends();
   void mend_backends();
-  // A data backend loses what it holds, or what it has not written back: nothing repairs that here.
+  // A data backend loses what it holds, or what it has not written back.
   void lose_shards();
+  // Time passes, with a probe now and then, until the healer has nothing left to do.
+  void let_heal();
+  // The same; then every shard of every object is in its place (P14), and all losses are made good.
+  void heal_until_whole();
+  // A data backend is gone for good, as far as anybody can tell; it comes back when all is whole.
+  void outlive_backend();
+  // One goes down and up again for minutes: no reason to move anything.
+  void flap();
+  void check_whole(const std::string& when);
   void note(std::string text);
   [[noreturn]] void broken(std::string what);
   // A crash somewhere in what comes next, or none; a recovery is crashed at its own points, too.
@@ -127,6 +136,8 @@ class VolumeSim {
   // Objects may have been stored with shards missing: fewer losses are then allowed (P5).
   bool may_be_degraded_ = false;
   std::set<std::size_t> wiped_;  // Data backends that have lost shards.
+  // They were lost before this directory knew the backends: only a scrub finds that.
+  bool wants_scrub_ = false;
   std::string crash_point_;
   std::uint64_t crash_countdown_ = 0;
   fs::Timespec last_time_;

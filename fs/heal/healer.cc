@@ -1,0 +1,832 @@
+#include "fs/heal/healer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "fs/meta/keys.h"
+
+namespace qsfs::fs {
+namespace {
+
+using zstor::BackendId;
+using zstor::BackendState;
+using zstor::ShardTrust;
+using zstor::VerifyMode;
+
+constexpr Duration kTick = std::chrono::seconds(1);
+constexpr Duration kSavePeriod = std::chrono::seconds(30);
+constexpr Duration kGarbagePeriod = std::chrono::seconds(60);
+// A backend whose entries are too few is looked at again no sooner.
+constexpr Duration kCheckAgainAfter = std::chrono::minutes(10);
+
+std::string state_path(const std::string& data_dir) { return data_dir + "/heal"; }
+
+SegmentId segment_of(Bytes key) { return SegmentId{load_be<std::uint32_t>(key.data() + 1)}; }
+
+std::uint64_t whole_seconds(Duration duration) {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::seconds>(duration).count());
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Healer>> Healer::open(const HealOptions& options, const Parts& parts) {
+  auto healer = std::unique_ptr<Healer>(new Healer(options, parts));
+  const auto content =
+      read_whole_file(parts.disk, state_path(options.data_dir), HealState::kSizeMax);
+  if (!content && content.error().code != Errc::kNotFound) return std::unexpected(content.error());
+  if (content) {
+    auto state = HealState::parse(*content);
+    if (state) {
+      for (const auto& [id, known] : state->backends) {
+        healer->down_before_[id] = known.down_seconds;
+      }
+      healer->saved_ = *state;
+      healer->has_saved_ = true;
+      MutexLock lock(healer->mu_);
+      healer->state_ = std::move(*state);
+    } else {
+      QSFS_LOG_WARN("heal: {}: {}; scrub and checks begin anew", state_path(options.data_dir),
+                    state.error().message());
+    }
+  }
+  healer->looked_at_ = healer->saved_at_ = parts.clock.now();
+  return healer;
+}
+
+Healer::~Healer() { stop(); }
+
+void Healer::start() {
+  thread_ = start_thread("heal", [this](const std::stop_token& stop) { work(stop); });
+}
+
+void Healer::stop() {
+  stopping_ = true;
+  changed_.notify_all();
+  thread_ = std::jthread();
+}
+
+void Healer::work(const std::stop_token& stop) {
+  std::string reported;
+  while (!stop.stop_requested() && !stopping_) {
+    const Result<bool> worked = step();
+    if (worked && *worked) continue;
+    if (!worked && worked.error().code != Errc::kCancelled &&
+        worked.error().message() != reported) {
+      reported = worked.error().message();
+      QSFS_LOG_WARN("heal: {}; tried again with back-off", reported);
+    }
+    MutexLock lock(mu_);
+    if (!stopping_) changed_.wait_for(mu_, kTick);
+  }
+  const Status kept = save();
+  if (!kept) QSFS_LOG_WARN("heal: {}", kept.error().message());
+}
+
+Result<bool> Healer::step() {
+  observe();
+  const MonotonicTime now = parts_.clock.now();
+  if (now - saved_at_ >= kSavePeriod) QSFS_TRY(save());
+  bool asked = false;
+  {
+    MutexLock lock(mu_);
+    asked = is_look_asked_;
+  }
+  if (parts_.archiver.take_degraded()) asked = true;
+  if (asked || !has_looked_ || now >= look_again_) {
+    if (Status looked = look(); !looked) {
+      look_again_ = parts_.clock.now() + options_.retry_min;
+      return looked.error().code == Errc::kCancelled ? Result<bool>(false)
+                                                     : std::unexpected(std::move(looked).error());
+    }
+    if (!queue_.empty() || checkpoint_wants_repair_) return true;
+  }
+  using Unit = Result<bool> (Healer::*)();
+  for (const Unit unit : {&Healer::repair_next, &Healer::check_backend_next,
+                          &Healer::delete_garbage_next, &Healer::scrub_next}) {
+    if (stopping_) return false;
+    QSFS_ASSIGN(const bool worked, (this->*unit)());
+    if (worked) return true;
+  }
+  return false;
+}
+
+void Healer::observe_one(const zstor::BackendStatus& status, KnownBackend& known) {
+  const MonotonicTime now = parts_.clock.now();
+  if (!status.instance_id.empty() && known.instance_id != status.instance_id) {
+    // The first sight of a backend is no restart.
+    if (!known.instance_id.empty() && known.check == BackendCheck::kNone) {
+      known.check = BackendCheck::kSample;
+    }
+    known.instance_id = status.instance_id;
+  }
+  if (known.check == BackendCheck::kAll || now < check_again_[status.id]) return;
+  // What was told after the last look at the manifests, and is less than they say.
+  const auto expected = expected_.find(status.id);
+  const bool too_few = has_looked_ && status.info && now - status.info_age > looked_at_ &&
+                       expected != expected_.end() && status.info->entries < expected->second;
+  if (status.state == BackendState::kWiped || too_few) {
+    known.check = BackendCheck::kAll;
+    known.next_segment = 0;
+    parts_.store.mark_wiped(status.id);
+    check_again_[status.id] = now + kCheckAgainAfter;
+    QSFS_LOG_WARN("heal: {}/{} lost shards; all that should be there are looked at", status.address,
+                  status.name_space);
+  }
+}
+
+void Healer::observe() {
+  const Duration dead_after = parts_.store.config().archive.dead_after;
+  Backends seen;
+  HealState state;
+  {
+    MutexLock lock(mu_);
+    state = state_;
+  }
+  for (zstor::BackendStatus& status : parts_.store.statuses()) {
+    if (status.is_meta) continue;
+    KnownBackend& known = state.backends[status.id];
+    const auto found = down_before_.find(status.id);
+    const std::uint64_t before = found == down_before_.end() ? 0 : found->second;
+    if (status.down_for > Duration{}) {
+      // What former lives have seen counts until the backend answers.
+      known.down_seconds = before + whole_seconds(status.down_for);
+    } else if (status.state != BackendState::kUnknown) {
+      known.down_seconds = 0;
+      down_before_.erase(status.id);
+    }
+    observe_one(status, known);
+    const bool is_lost =
+        status.down_for > Duration{} && known.down_seconds >= whole_seconds(dead_after);
+    seen.emplace(status.id, BackendView{.status = std::move(status), .is_lost = is_lost});
+  }
+  std::erase_if(state.backends, [&](const auto& entry) { return !seen.contains(entry.first); });
+  bool changed = seen.size() != backends_.size();
+  std::size_t lost = 0;
+  std::size_t checking = 0;
+  for (const auto& [id, view] : seen) {
+    const auto old = backends_.find(id);
+    changed |= old == backends_.end() || old->second.is_lost != view.is_lost ||
+               old->second.status.takes_shards != view.status.takes_shards;
+    if (view.is_lost) ++lost;
+    if (state.backends[id].check != BackendCheck::kNone) ++checking;
+  }
+  backends_ = std::move(seen);
+  // What a restart is told by must not be forgotten in a crash.
+  const auto same_instances = [&] {
+    return std::ranges::equal(state.backends, saved_.backends, [](const auto& a, const auto& b) {
+      return a.first == b.first && a.second.instance_id == b.second.instance_id &&
+             a.second.check == b.second.check;
+    });
+  };
+  if (!has_saved_ || !same_instances()) saved_at_ = MonotonicTime{} - kSavePeriod;
+  const std::uint64_t archived = parts_.archiver.status().segments_archived;
+  MutexLock lock(mu_);
+  // Commands change the scrub meanwhile; the backends are this thread's.
+  state_.backends = std::move(state.backends);
+  status_.objects = archived;
+  status_.backends_lost = lost;
+  status_.backends_checking = checking;
+  if (changed) is_look_asked_ = true;
+}
+
+bool Healer::is_lost(const BackendId& id) const {
+  const auto found = backends_.find(id);
+  return found == backends_.end() || found->second.is_lost;
+}
+
+Healer::Trust Healer::trust_all_but_lost() const {
+  std::set<BackendId> checking;
+  {
+    MutexLock lock(mu_);
+    for (const auto& [id, known] : state_.backends) {
+      if (known.check == BackendCheck::kAll) checking.insert(id);
+    }
+  }
+  return [this, checking = std::move(checking)](const BackendId& id) {
+    if (is_lost(id)) return ShardTrust::kLost;
+    return checking.contains(id) ? ShardTrust::kVerify : ShardTrust::kTrust;
+  };
+}
+
+Healer::Judgement Healer::judge(const zstor::Manifest& manifest, bool count_shards) {
+  Judgement judgement{.spare = static_cast<int>(manifest.total_shards - manifest.data_shards)};
+  std::vector<bool> gone(manifest.backends.size());
+  std::vector<std::uint64_t> counts(manifest.backends.size());
+  for (std::size_t i = 0; i < gone.size(); ++i) gone[i] = is_lost(manifest.backends[i].id);
+  std::vector<BackendId> takers;
+  for (const auto& [id, view] : backends_) {
+    if (view.status.takes_shards && !view.is_lost) takers.push_back(id);
+  }
+  for (std::size_t stripe = 0; stripe < manifest.stripes.size(); ++stripe) {
+    int good = 0;
+    for (unsigned index = 0; index < manifest.total_shards; ++index) {
+      const zstor::ShardLocation& shard = manifest.shard(stripe, index);
+      if (shard.backend == zstor::ShardLocation::kAbsent) continue;
+      ++counts[shard.backend];
+      if (!gone[shard.backend]) ++good;
+    }
+    judgement.spare = std::min(judgement.spare, good - static_cast<int>(manifest.data_shards));
+    if (good == static_cast<int>(manifest.total_shards)) continue;
+    judgement.is_whole = false;
+    if (judgement.is_repairable || good < static_cast<int>(manifest.data_shards)) continue;
+    // Some backend takes shards and has none of this stripe.
+    judgement.is_repairable = std::ranges::any_of(takers, [&](const BackendId& taker) {
+      for (unsigned index = 0; index < manifest.total_shards; ++index) {
+        const zstor::ShardLocation& shard = manifest.shard(stripe, index);
+        if (shard.backend != zstor::ShardLocation::kAbsent && !gone[shard.backend] &&
+            manifest.backends[shard.backend].id == taker) {
+          return false;
+        }
+      }
+      return true;
+    });
+  }
+  if (count_shards) {
+    for (std::size_t i = 0; i < counts.size(); ++i) expected_[manifest.backends[i].id] += counts[i];
+  }
+  return judgement;
+}
+
+Status Healer::look() {
+  queue_.clear();
+  expected_.clear();
+  {
+    // What changes from here on asks for another.
+    MutexLock lock(mu_);
+    is_look_asked_ = false;
+    status_.repairs_queued = std::max<std::size_t>(status_.repairs_queued, 1);
+  }
+  std::uint64_t total = 0;
+  std::uint64_t degraded = 0;
+  std::uint64_t lost = 0;
+  const auto [first, last] = tag_range('m');
+  const auto it = parts_.meta.iterate(first, last);
+  for (; it->valid() && !stopping_; it->next()) {
+    const SegmentId id = segment_of(it->key());
+    const auto manifest = zstor::SegmentManifest::parse(it->value());
+    if (!manifest) return std::unexpected(manifest.error());
+    Judgement worst = judge(manifest->journal, /*count_shards=*/true);
+    if (manifest->data) {
+      const Judgement data = judge(*manifest->data, /*count_shards=*/true);
+      worst.spare = std::min(worst.spare, data.spare);
+      worst.is_repairable |= data.is_repairable;
+      worst.is_whole &= data.is_whole;
+    }
+    ++total;
+    if (worst.is_whole) continue;
+    ++degraded;
+    if (worst.spare < 0) ++lost;
+    if (!worst.is_repairable) continue;
+    queue_.insert({.spare = worst.spare, .segment = id});
+    if (queue_.size() > kQueueMax) queue_.erase(std::prev(queue_.end()));
+  }
+  QSFS_TRY(it->status());
+  // Where the head cannot be read, the next look will do.
+  checkpoint_wants_repair_ = false;
+  if (const auto checkpoint = parts_.archiver.checkpoint_manifest(); checkpoint && *checkpoint) {
+    const Judgement judgement = judge((*checkpoint)->object, /*count_shards=*/true);
+    checkpoint_wants_repair_ = !judgement.is_whole && judgement.is_repairable;
+  }
+  looked_at_ = parts_.clock.now();
+  has_looked_ = true;
+  look_again_ = looked_at_ + options_.pass_period;
+  MutexLock lock(mu_);
+  status_.objects = std::max(total, status_.objects);
+  status_.degraded = degraded - lost;
+  status_.lost = lost;
+  status_.is_counted = true;
+  status_.repairs_queued = queue_.size();
+  return {};
+}
+
+Status Healer::heal_object(zstor::Manifest& manifest, VerifyMode mode, const Trust& trust,
+                           Outcome& outcome) {
+  if (manifest.stripes.empty()) return {};
+  QSFS_ASSIGN(const zstor::VerifyReport report,
+              parts_.store.repair_with(manifest, {.judge = {.mode = mode, .trust = trust},
+                                                  .spare_silent = true,
+                                                  .keep_old = true,
+                                                  .cancelled = [this] { return is_stopping(); }}));
+  outcome.shards += report.shards_checked;
+  outcome.faults += report.faults.size();
+  outcome.rebuilt += report.shards_rebuilt;
+  outcome.is_truncated |= report.truncated;
+  return {};
+}
+
+std::optional<zstor::Manifest> Healer::left_behind(const zstor::Manifest& before,
+                                                   const zstor::Manifest& after) const {
+  zstor::Manifest garbage = before;
+  bool any = false;
+  for (std::size_t at = 0; at < before.shards.size(); ++at) {
+    zstor::ShardLocation& old = garbage.shards[at];
+    const zstor::ShardLocation& now = after.shards[at];
+    if (old.backend == zstor::ShardLocation::kAbsent) continue;
+    const bool same = now.backend != zstor::ShardLocation::kAbsent &&
+                      before.backends[old.backend].id == after.backends[now.backend].id &&
+                      old.sequential_key == now.sequential_key;
+    if (same) {
+      old = {};
+    } else {
+      any = true;
+    }
+  }
+  if (!any) return std::nullopt;
+  return garbage;
+}
+
+Result<Healer::Outcome> Healer::heal_segment(SegmentId segment, VerifyMode mode,
+                                             const Trust& trust) {
+  Outcome outcome;
+  SegmentManifestPtr known;
+  auto refreshed = parts_.archiver.refresh_manifest(segment);
+  if (refreshed) {
+    known = *refreshed;
+  } else if (refreshed.error().code == Errc::kNotFound) {
+    // The meta backends have lost it, or were rolled back: this machine knows better.
+    QSFS_ASSIGN(known, parts_.archiver.manifest(segment));
+    MutationBatch none;
+    QSFS_TRY(parts_.archiver.republish(segment, *known, none));
+    MutexLock lock(mu_);
+    ++status_.manifests_restored;
+  } else {
+    return std::unexpected(std::move(refreshed).error());
+  }
+  zstor::SegmentManifest moved = *known;
+  Status healed = heal_object(moved.journal, mode, trust, outcome);
+  if (healed && moved.data) healed = heal_object(*moved.data, mode, trust, outcome);
+  QSFS_ASSIGN(const Buffer before, known->encode());
+  QSFS_ASSIGN(const Buffer after, moved.encode());
+  if (before == after) {
+    if (!healed) return std::unexpected(std::move(healed).error());
+    return outcome;
+  }
+  failpoint("heal.after_repair");
+  MutationBatch batch;
+  const auto keep = [&](const zstor::Manifest& old, const zstor::Manifest& now) -> Status {
+    const auto garbage = left_behind(old, now);
+    for (std::size_t at = 0; at < old.shards.size(); ++at) {
+      const zstor::ShardLocation& a = old.shards[at];
+      const zstor::ShardLocation& b = now.shards[at];
+      if (a.backend == b.backend && a.sequential_key == b.sequential_key) continue;
+      ++outcome.moved;
+    }
+    if (!garbage) return {};
+    QSFS_ASSIGN(const Buffer encoded, garbage->encode());
+    batch.put(garbage_key(segment, parts_.ownership.next_generation()), encoded);
+    return {};
+  };
+  QSFS_TRY(keep(known->journal, moved.journal));
+  if (known->data) QSFS_TRY(keep(*known->data, *moved.data));
+  QSFS_TRY(parts_.archiver.republish(segment, moved, batch));
+  if (!healed) return std::unexpected(std::move(healed).error());
+  return outcome;
+}
+
+Result<Healer::Outcome> Healer::heal_checkpoint(VerifyMode mode, const Trust& trust) {
+  Outcome outcome;
+  QSFS_ASSIGN(const auto found, parts_.archiver.checkpoint_manifest());
+  if (!found) return outcome;
+  zstor::CheckpointManifest moved = *found;
+  QSFS_TRY(heal_object(moved.object, mode, trust, outcome));
+  QSFS_ASSIGN(const Buffer before, found->encode());
+  QSFS_ASSIGN(const Buffer after, moved.encode());
+  if (before == after) return outcome;
+  ++outcome.moved;
+  const Status published = parts_.archiver.republish_checkpoint(moved);
+  if (published) return outcome;
+  if (published.error().code != Errc::kConflict) return std::unexpected(published.error());
+  // It was replaced, and deleted, in the meantime: so is what was added to it.
+  const auto removed = parts_.store.remove(moved.object);
+  if (!removed) return std::unexpected(removed.error());
+  return outcome;
+}
+
+void Healer::note_repair(const Status& done, const Outcome& outcome) {
+  MutexLock lock(mu_);
+  if (done) {
+    status_.last_error.clear();
+    status_.shards_rebuilt += outcome.rebuilt;
+    status_.shards_moved += outcome.moved;
+    if (outcome.faults == 0) ++status_.objects_repaired;
+  } else if (done.error().code != Errc::kCancelled) {
+    status_.last_error = done.error().message();
+    ++status_.repairs_failed;
+  }
+  status_.repairs_queued = queue_.size() + suspects_.size();
+}
+
+Result<bool> Healer::repair_next() {
+  for (const zstor::SuspectShard& suspect : parts_.store.take_suspects()) {
+    if (suspects_.size() >= kSuspectsMax) break;
+    // The kind and the segment of an object of the log are in its id (archiver.cc).
+    const auto kind = static_cast<unsigned>(suspect.object.bytes[0]);
+    if (kind != 1 && kind != 2) continue;
+    suspects_.insert(SegmentId{load_be<std::uint32_t>(suspect.object.bytes.data() + 12)});
+  }
+  Result<Outcome> healed = Outcome{};
+  if (checkpoint_wants_repair_) {
+    checkpoint_wants_repair_ = false;
+    healed = heal_checkpoint(VerifyMode::kCheck, trust_all_but_lost());
+  } else if (!queue_.empty()) {
+    const SegmentId segment = queue_.begin()->segment;
+    queue_.erase(queue_.begin());
+    healed = heal_segment(segment, VerifyMode::kCheck, trust_all_but_lost());
+    if (queue_.empty()) {
+      // Another look shows what is left, at once where something was done.
+      look_again_ = parts_.clock.now();
+    }
+  } else if (!suspects_.empty()) {
+    const SegmentId segment = *suspects_.begin();
+    suspects_.erase(suspects_.begin());
+    // Whatever a read did not like, the server's own CHECK may.
+    const auto row = parts_.meta.get(segment_manifest_key(segment));
+    if (!row || !*row) return true;
+    healed = heal_segment(segment, VerifyMode::kReadBack, [this](const BackendId& id) {
+      return is_lost(id) ? ShardTrust::kLost : ShardTrust::kVerify;
+    });
+  } else {
+    return false;
+  }
+  const bool good = healed && healed->faults == 0;
+  note_repair(healed ? Status{} : Status(std::unexpected(healed.error())),
+              healed ? *healed : Outcome{});
+  if (good || (healed && healed->moved + healed->rebuilt > 0)) {
+    backoff_ = Duration{};
+    return true;
+  }
+  // Not now: the others are no better off. When a backend changes, the next look comes at once.
+  queue_.clear();
+  backoff_ = std::clamp(backoff_ * 2, options_.retry_min, options_.retry_max);
+  look_again_ = parts_.clock.now() + backoff_;
+  if (!healed) return std::unexpected(std::move(healed).error());
+  return false;
+}
+
+Result<std::optional<SegmentId>> Healer::next_archived(SegmentId first) const {
+  const auto [lower, upper] = tag_range('m');
+  const auto it = parts_.meta.iterate(lower, upper);
+  it->seek(segment_manifest_key(first));
+  if (it->valid()) return segment_of(it->key());
+  QSFS_TRY(it->status());
+  return std::nullopt;
+}
+
+VerifyMode Healer::check_mode(const BackendId& id) const {
+  const auto found = backends_.find(id);
+  const bool sequential = found != backends_.end() && found->second.status.info &&
+                          found->second.status.info->mode == zdb::NamespaceMode::kSequential;
+  return sequential ? VerifyMode::kReadBack : VerifyMode::kCheck;
+}
+
+Status Healer::sample_backend(const BackendId& id) {
+  std::vector<SegmentId> all;
+  const auto [lower, upper] = tag_range('m');
+  const auto it = parts_.meta.iterate(lower, upper);
+  // A reservoir of the older ones behind a window of the newest.
+  std::vector<SegmentId> newest;
+  std::uint64_t seen = 0;
+  for (; it->valid(); it->next()) {
+    newest.push_back(segment_of(it->key()));
+    if (newest.size() <= kSampleNewest) continue;
+    const SegmentId older = newest.front();
+    newest.erase(newest.begin());
+    ++seen;
+    if (all.size() < kSampleRandom) {
+      all.push_back(older);
+    } else if (const auto place = parts_.random.below(seen); place < kSampleRandom) {
+      all[place] = older;
+    }
+  }
+  QSFS_TRY(it->status());
+  all.insert(all.end(), newest.begin(), newest.end());
+  const zstor::JudgeOptions options{.mode = check_mode(id), .trust = [&](const BackendId& of) {
+                                      return of == id ? ShardTrust::kVerify : ShardTrust::kTrust;
+                                    }};
+  std::uint64_t missing = 0;
+  for (const SegmentId segment : all) {
+    QSFS_ASSIGN(const SegmentManifestPtr manifest, parts_.archiver.manifest(segment));
+    for (const zstor::Manifest* object :
+         {&manifest->journal, manifest->data ? &*manifest->data : nullptr}) {
+      if (object == nullptr || object->stripes.empty()) continue;
+      QSFS_ASSIGN(const zstor::VerifyReport report, parts_.store.verify_with(*object, options));
+      for (const zstor::ShardFault& fault : report.faults) {
+        if (fault.reason == Errc::kNotFound || fault.reason == Errc::kCorruption ||
+            fault.reason == Errc::kIo) {
+          ++missing;
+        } else if (fault.reason != Errc::kUnavailable || !is_lost(id)) {
+          // It does not answer: the sample is taken when it does.
+          return fail(Errc::kUnavailable, "a backend that was restarted does not answer yet");
+        }
+      }
+    }
+    if (missing > 0) break;
+  }
+  MutexLock lock(mu_);
+  KnownBackend& known = state_.backends[id];
+  known.check = missing > 0 ? BackendCheck::kAll : BackendCheck::kNone;
+  known.next_segment = 0;
+  if (missing > 0) parts_.store.mark_wiped(id);
+  return {};
+}
+
+Result<bool> Healer::check_backend_next() {
+  BackendId id{};
+  KnownBackend known;
+  {
+    MutexLock lock(mu_);
+    for (const auto& [candidate, entry] : state_.backends) {
+      const auto view = backends_.find(candidate);
+      const bool answers = view != backends_.end() && !view->second.is_lost &&
+                           view->second.status.down_for == Duration{} &&
+                           view->second.status.state != BackendState::kUnknown;
+      if (entry.check == BackendCheck::kNone || !answers) continue;
+      id = candidate;
+      known = entry;
+      if (entry.check == BackendCheck::kSample) break;
+    }
+  }
+  if (known.check == BackendCheck::kNone || parts_.clock.now() < check_retry_at_) {
+    return false;
+  }
+  MonotonicTime& again = check_retry_at_;
+  if (known.check == BackendCheck::kSample) {
+    const Status sampled = sample_backend(id);
+    if (!sampled) again = parts_.clock.now() + options_.retry_min;
+    if (!sampled && sampled.error().code != Errc::kUnavailable) {
+      return std::unexpected(sampled.error());
+    }
+    return sampled.has_value();
+  }
+  QSFS_ASSIGN(const auto segment, next_archived(SegmentId{known.next_segment}));
+  const Trust trust = [this, id](const BackendId& of) {
+    if (is_lost(of)) return ShardTrust::kLost;
+    return of == id ? ShardTrust::kVerify : ShardTrust::kTrust;
+  };
+  if (segment) {
+    auto healed = heal_segment(*segment, check_mode(id), trust);
+    note_repair(healed ? Status{} : Status(std::unexpected(healed.error())),
+                healed ? *healed : Outcome{});
+    if (!healed) {
+      again = parts_.clock.now() + options_.retry_min;
+      return std::unexpected(std::move(healed).error());
+    }
+    if (healed->is_truncated) return false;
+    MutexLock lock(mu_);
+    state_.backends[id].next_segment = number(*segment) + 1;
+    return true;
+  }
+  auto healed = heal_checkpoint(check_mode(id), trust);
+  if (!healed) {
+    again = parts_.clock.now() + options_.retry_min;
+    return std::unexpected(std::move(healed).error());
+  }
+  parts_.store.settle(id);
+  check_again_[id] = parts_.clock.now() + kCheckAgainAfter;
+  {
+    MutexLock lock(mu_);
+    KnownBackend& entry = state_.backends[id];
+    entry.check = BackendCheck::kNone;
+    entry.next_segment = 0;
+    is_look_asked_ = true;
+  }
+  QSFS_LOG_INFO("heal: all shards of a backend that had lost some were looked at");
+  QSFS_TRY(save());
+  return true;
+}
+
+Result<bool> Healer::delete_garbage_next() {
+  const MonotonicTime now = parts_.clock.now();
+  if (now < garbage_again_) return false;
+  std::vector<std::pair<Buffer, Buffer>> rows;
+  {
+    const auto [lower, upper] = tag_range('g');
+    const auto it = parts_.meta.iterate(lower, upper);
+    for (; it->valid() && rows.size() < kSuspectsMax; it->next()) {
+      rows.emplace_back(Buffer(it->key().begin(), it->key().end()),
+                        Buffer(it->value().begin(), it->value().end()));
+    }
+    QSFS_TRY(it->status());
+  }
+  garbage_again_ = now + kGarbagePeriod;
+  bool worked = false;
+  for (const auto& [key, value] : rows) {
+    if (stopping_) return false;
+    auto garbage = zstor::Manifest::parse(value);
+    if (!garbage) return std::unexpected(std::move(garbage).error());
+    QSFS_ASSIGN(const SegmentManifestPtr owner, parts_.archiver.manifest(segment_of(key)));
+    std::uint64_t present = 0;
+    bool reachable = true;
+    for (std::size_t at = 0; at < garbage->shards.size(); ++at) {
+      zstor::ShardLocation& shard = garbage->shards[at];
+      if (shard.backend == zstor::ShardLocation::kAbsent) continue;
+      const zstor::ManifestBackend& place = garbage->backends[shard.backend];
+      // A later repair may have brought the shard back to where it was.
+      bool needed = false;
+      for (const zstor::Manifest* object :
+           {&owner->journal, owner->data ? &*owner->data : nullptr}) {
+        if (object == nullptr || object->id != garbage->id ||
+            object->generation != garbage->generation) {
+          continue;
+        }
+        const zstor::ShardLocation& live = object->shards[at];
+        needed |= live.backend != zstor::ShardLocation::kAbsent &&
+                  object->backends[live.backend].id == place.id &&
+                  (!place.sequential || live.sequential_key == shard.sequential_key);
+      }
+      const auto view = backends_.find(place.id);
+      // Gone from the configuration: nobody can delete it any more.
+      if (needed || view == backends_.end()) {
+        shard = {};
+        continue;
+      }
+      ++present;
+      const zstor::BackendStatus& status = view->second.status;
+      reachable &= status.down_for == Duration{} && status.state != BackendState::kUnknown &&
+                   status.state != BackendState::kLocked;
+    }
+    if (!reachable) continue;
+    if (present > 0) {
+      QSFS_ASSIGN(const std::uint64_t remaining, parts_.store.remove(*garbage));
+      if (remaining > 0) continue;
+    }
+    failpoint("heal.after_delete");
+    MutationBatch batch;
+    batch.erase(key);
+    const auto recorded =
+        parts_.log.commit({.kind = RecordKind::kInternal, .mutations = batch.encoded()});
+    if (!recorded) return std::unexpected(recorded.error());
+    worked = true;
+    MutexLock lock(mu_);
+    status_.shards_deleted += present;
+  }
+  return worked;
+}
+
+std::optional<MonotonicTime> Healer::scrub_due() const {
+  const ScrubState& scrub = state_.scrub;
+  const Duration interval = parts_.store.config().archive.scrub_interval;
+  if (scrub.is_paused) return std::nullopt;
+  if (scrub.is_asked) return MonotonicTime{};
+  if (interval == Duration{}) return std::nullopt;
+  const WallTime wall = parts_.clock.wall();
+  const MonotonicTime now = parts_.clock.now();
+  if (!scrub.is_running) {
+    // The next one begins when the last one ended: pacing makes it take its interval. A clock that
+    // jumped back begins one at once.
+    return now;
+  }
+  const std::uint64_t total = std::max<std::uint64_t>(status_.objects, 1);
+  const double share = static_cast<double>(scrub.next_segment) / static_cast<double>(total + 1);
+  const auto at =
+      scrub.started +
+      Duration(static_cast<std::int64_t>(share * static_cast<double>(interval.count())));
+  return at <= wall || scrub.started > wall ? now : now + (at - wall);
+}
+
+Result<bool> Healer::scrub_next() {
+  ScrubState scrub;
+  {
+    MutexLock lock(mu_);
+    const auto due = scrub_due();
+    if (!due || *due > parts_.clock.now() || status_.objects == 0) return false;
+    scrub = state_.scrub;
+  }
+  if (!scrub.is_running) {
+    const bool asked = scrub.is_asked;
+    const bool reads = scrub.reads_data;
+    scrub = {.is_running = true,
+             .is_asked = asked,
+             .reads_data = reads,
+             .started = parts_.clock.wall(),
+             .finished = scrub.finished};
+  }
+  QSFS_ASSIGN(const auto segment, next_archived(SegmentId{scrub.next_segment}));
+  const std::uint32_t at = segment ? number(*segment) : scrub.next_segment;
+  const bool reads = scrub.reads_data || at % kReadBackEvery == 0;
+  const VerifyMode mode = reads ? VerifyMode::kReadBack : VerifyMode::kCheck;
+  const Trust trust = [this](const BackendId& id) {
+    return is_lost(id) ? ShardTrust::kLost : ShardTrust::kVerify;
+  };
+  const auto healed = segment ? heal_segment(*segment, mode, trust) : heal_checkpoint(mode, trust);
+  // One that cannot be looked at now does not stop the others: the next scrub sees it again.
+  const Outcome outcome = healed ? *healed : Outcome{};
+  if (!healed &&
+      (healed.error().code == Errc::kCancelled || healed.error().code == Errc::kReadOnly)) {
+    return std::unexpected(healed.error());
+  }
+  if (outcome.is_truncated && stopping_) return false;
+  note_repair(healed ? Status{} : Status(std::unexpected(healed.error())), outcome);
+  {
+    MutexLock lock(mu_);
+    // Cancelled, or begun anew, meanwhile.
+    ScrubState& now = state_.scrub;
+    if (now.is_running && now.next_segment != scrub.next_segment) return true;
+    if (!now.is_running && scrub.next_segment != 0) return true;
+    scrub.is_paused = now.is_paused;
+    scrub.is_asked = now.is_asked;
+    scrub.reads_data = now.reads_data;
+    scrub.shards_checked += outcome.shards;
+    scrub.shards_bad += std::max(outcome.moved, outcome.rebuilt) + outcome.faults;
+    scrub.next_segment = at + 1;
+    if (!segment) {
+      scrub.is_running = scrub.is_asked = scrub.reads_data = false;
+      scrub.next_segment = 0;
+      scrub.finished = parts_.clock.wall();
+    }
+    now = scrub;
+    if (outcome.faults > 0) is_look_asked_ = true;
+  }
+  if (!segment) {
+    scrub_rate_count_ = 0;
+    QSFS_LOG_INFO("scrub: done, {} shards looked at, {} were bad", scrub.shards_checked,
+                  scrub.shards_bad);
+    QSFS_TRY(save());
+    return true;
+  }
+  if (scrub_rate_count_++ == 0) scrub_rate_since_ = parts_.clock.now();
+  const auto took = static_cast<double>((parts_.clock.now() - scrub_rate_since_).count()) / 1e9;
+  MutexLock lock(mu_);
+  status_.scrub_segments_per_second = took > 0 ? static_cast<double>(scrub_rate_count_) / took : 0;
+  return true;
+}
+
+Status Healer::save() {
+  HealState state;
+  {
+    MutexLock lock(mu_);
+    state = state_;
+  }
+  saved_at_ = parts_.clock.now();
+  if (has_saved_ && state == saved_) return {};
+  QSFS_TRY(write_file_atomically(parts_.disk, state_path(options_.data_dir), state.encode()));
+  saved_ = std::move(state);
+  has_saved_ = true;
+  return {};
+}
+
+void Healer::request_repair() {
+  {
+    MutexLock lock(mu_);
+    is_look_asked_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Healer::start_scrub(bool read_data) {
+  {
+    MutexLock lock(mu_);
+    ScrubState& scrub = state_.scrub;
+    if (scrub.is_running && read_data && !scrub.reads_data) {
+      scrub = {.finished = scrub.finished};
+    }
+    scrub.is_asked = true;
+    scrub.is_paused = false;
+    scrub.reads_data |= read_data;
+    is_look_asked_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Healer::pause_scrub(bool paused) {
+  {
+    MutexLock lock(mu_);
+    state_.scrub.is_paused = paused;
+  }
+  changed_.notify_all();
+}
+
+void Healer::cancel_scrub() {
+  MutexLock lock(mu_);
+  state_.scrub = {.finished = state_.scrub.finished};
+}
+
+bool Healer::is_idle() const {
+  MutexLock lock(mu_);
+  return status_.is_counted && !is_look_asked_ && status_.repairs_queued == 0 &&
+         status_.backends_checking == 0 && status_.degraded == 0 && status_.lost == 0;
+}
+
+bool Healer::has_looked() const {
+  MutexLock lock(mu_);
+  return status_.is_counted && !is_look_asked_;
+}
+
+HealStatus Healer::status() const {
+  MutexLock lock(mu_);
+  HealStatus status = status_;
+  status.scrub = state_.scrub;
+  status.scrub_segments = status_.objects;
+  const std::uint64_t left =
+      status.objects - std::min<std::uint64_t>(status.objects, state_.scrub.next_segment);
+  if (state_.scrub.is_running && status.scrub_segments_per_second > 0) {
+    status.scrub_eta_seconds =
+        static_cast<std::uint64_t>(static_cast<double>(left) / status.scrub_segments_per_second);
+  }
+  return status;
+}
+
+}  // namespace qsfs::fs

@@ -1,0 +1,332 @@
+#include "fs/heal/healer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "fs/heal/check.h"
+#include "tests/fs/archive_world.h"
+
+namespace qsfs::fs {
+namespace {
+
+using zstor::BackendState;
+using zstor::VerifyMode;
+
+// One machine with a few archived segments, and its healer; six data backends, 3 + 2 on five of
+// them, so that one may be lost for good.
+class HealerTest : public ::testing::Test {
+ protected:
+  HealerTest() : servers_(), machine_(servers_) {
+    auto config = std::make_shared<zstor::Config>(*servers_.config);
+    config->shards = {.minimal_shards = 3, .expected_shards = 5};
+    config->archive.dead_after = std::chrono::minutes(15);
+    config->archive.scrub_interval = Duration{};
+    use(std::move(config));
+  }
+
+  void use(std::shared_ptr<const zstor::Config> config) { servers_.config = std::move(config); }
+
+  void open() {
+    healer_.reset();
+    ASSERT_TRUE(machine_.open());
+    open_healer();
+  }
+  void open_healer() {
+    healer_ = Healer::open({.data_dir = ArchiveMachine::kDir}, {.archiver = machine_.archiver(),
+                                                                .meta = machine_.meta(),
+                                                                .log = machine_.log(),
+                                                                .store = machine_.store(),
+                                                                .ownership = machine_.ownership(),
+                                                                .disk = machine_.disk(),
+                                                                .clock = clock(),
+                                                                .random = random_})
+                  .value();
+  }
+  void archive(std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) ASSERT_TRUE(machine_.write_and_archive(++written_));
+  }
+  sim::SimClock& clock() { return servers_.cluster.clock(); }
+  sim::SimZdb& data(unsigned i) { return servers_.cluster.data(i); }
+  sim::SimZdb& meta(unsigned i) { return servers_.cluster.meta(i); }
+
+  // Probes every 20 s, as the process does, and lets the healer work in between.
+  void pass(Duration time) {
+    const MonotonicTime end = clock().now() + time;
+    while (clock().now() < end) {
+      clock().advance(std::chrono::seconds(20));
+      machine_.store().probe();
+      for (int i = 0; i < 1000; ++i) {
+        const auto stepped = healer_->step();
+        if (!stepped || !*stepped) break;
+      }
+    }
+  }
+  // Faults of all objects, as the published manifests say where their shards are.
+  std::uint64_t faults() {
+    std::uint64_t count = 0;
+    for (std::uint64_t segment = 1; segment <= written_; ++segment) {
+      const auto manifest = machine_.published(segment).value();
+      EXPECT_TRUE(manifest) << "segment " << segment;
+      for (const zstor::Manifest* object :
+           {&manifest->journal, manifest->data ? &*manifest->data : nullptr}) {
+        if (object == nullptr) continue;
+        count += machine_.store().verify(*object, VerifyMode::kReadBack).value().faults.size();
+      }
+    }
+    return count;
+  }
+  std::uint64_t moved() { return healer_->status().shards_moved; }
+
+  ArchiveServers servers_;
+  ArchiveMachine machine_;
+  SeededRandom random_{7};
+  std::unique_ptr<Healer> healer_;
+  std::uint64_t written_ = 0;
+};
+
+TEST_F(HealerTest, ADeadBackendIsReplacedAfterItsTimeAndNotBefore) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(14));
+  EXPECT_EQ(moved(), 0U);
+  pass(std::chrono::minutes(3));
+  EXPECT_GT(moved(), 0U);
+  EXPECT_EQ(faults(), 0U);
+  EXPECT_EQ(healer_->status().degraded, 0U);
+}
+
+TEST_F(HealerTest, WhatMovedAwayIsDeletedWhenTheBackendIsBack) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  const std::uint64_t before = servers_.stored_entries();
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(20));
+  const std::uint64_t left = data(0).entry_count("ns");
+  EXPECT_EQ(servers_.stored_entries(), before + left);
+  data(0).faults().down = false;
+  pass(std::chrono::minutes(5));
+  EXPECT_EQ(data(0).entry_count("ns"), 0U);
+  EXPECT_EQ(servers_.stored_entries(), before);
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, TheTimeDownCountsOverARestart) {
+  open();
+  archive(2);
+  pass(std::chrono::minutes(1));
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(10));
+  open();
+  pass(std::chrono::minutes(7));
+  EXPECT_GT(moved(), 0U);
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ALockedBackendIsNotLost) {
+  open();
+  archive(2);
+  pass(std::chrono::minutes(1));
+  data(0).faults().locked = true;
+  data(1).faults().frozen = true;
+  pass(std::chrono::hours(2));
+  EXPECT_EQ(healer_->status().backends_lost, 0U);
+  EXPECT_EQ(moved(), 0U);
+}
+
+TEST_F(HealerTest, ABackendThatFlapsCostsNoRepairs) {
+  open();
+  archive(3);
+  pass(std::chrono::minutes(1));
+  for (int i = 0; i < 100; ++i) {
+    data(0).faults().down = i % 2 == 0;
+    pass(std::chrono::seconds(20));
+  }
+  EXPECT_EQ(moved(), 0U);
+}
+
+TEST_F(HealerTest, AWipedBackendIsNoticedWithinAMinuteAndFilledAgain) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  for (const bool restarted : {true, false}) {
+    const std::uint64_t before = moved();
+    if (restarted) {
+      data(1).wipe();
+    } else {
+      // A server that tells no instance, or the same: its entries are too few.
+      for (const Buffer& key : data(1).keys("ns")) data(1).lose("ns", key);
+    }
+    pass(std::chrono::minutes(1));
+    // In user mode a shard returns to its key: the manifest need not change.
+    EXPECT_EQ(faults(), 0U) << restarted;
+    EXPECT_GE(moved(), before);
+    pass(std::chrono::minutes(11));
+    for (const auto& status : machine_.store().statuses()) {
+      EXPECT_EQ(status.state, BackendState::kHealthy) << status.address;
+    }
+  }
+}
+
+TEST_F(HealerTest, AWipeWhileTheVolumeWasUnmountedIsNoticed) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  healer_.reset();
+  machine_.close();
+  data(2).wipe();
+  open();
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, WhatWasStoredDegradedIsCompleted) {
+  data(0).faults().down = true;
+  data(1).faults().down = true;
+  open();
+  archive(3);
+  EXPECT_GT(faults(), 0U);
+  pass(std::chrono::minutes(1));
+  EXPECT_GT(healer_->status().degraded, 0U);
+  data(0).faults().down = false;
+  data(1).faults().down = false;
+  pass(std::chrono::minutes(3));
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ABackendThatLeftTheConfigurationIsReplaced) {
+  open();
+  archive(3);
+  healer_.reset();
+  machine_.close();
+  auto smaller = std::make_shared<zstor::Config>(*servers_.config);
+  smaller->groups[0].backends.erase(smaller->groups[0].backends.begin());
+  use(smaller);
+  open();
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, AScrubFindsWhatVanishedWithoutATrace) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  const auto keys = data(3).keys("ns");
+  ASSERT_GT(keys.size(), 2U);
+  ASSERT_TRUE(data(3).corrupt_stored("ns", keys[0], sim::Corruption::kBitFlip));
+  ASSERT_TRUE(data(3).make_unreadable("ns", keys[1]));
+  healer_->start_scrub(/*read_data=*/false);
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(faults(), 0U);
+  const ScrubState scrub = healer_->status().scrub;
+  EXPECT_FALSE(scrub.is_running);
+  EXPECT_GT(scrub.shards_checked, 0U);
+  EXPECT_NE(scrub.finished, WallTime{});
+}
+
+TEST_F(HealerTest, AScrubIsPacedPausedAndGoesOnAfterARestart) {
+  auto config = std::make_shared<zstor::Config>(*servers_.config);
+  config->archive.scrub_interval = std::chrono::hours(10);
+  use(config);
+  open();
+  archive(9);
+  pass(std::chrono::hours(5));
+  ScrubState scrub = healer_->status().scrub;
+  EXPECT_TRUE(scrub.is_running);
+  EXPECT_NEAR(scrub.next_segment, 5, 2);
+  healer_->pause_scrub(true);
+  pass(std::chrono::hours(2));
+  EXPECT_EQ(healer_->status().scrub.next_segment, scrub.next_segment);
+  open();
+  EXPECT_TRUE(healer_->status().scrub.is_paused);
+  healer_->pause_scrub(false);
+  pass(std::chrono::hours(4));
+  EXPECT_NE(healer_->status().scrub.finished, WallTime{});
+}
+
+TEST_F(HealerTest, ManifestsThatTheMetaBackendsLostArePublishedAgain) {
+  open();
+  archive(3);
+  for (unsigned i = 0; i < 3; ++i) meta(i).wipe();
+  const auto check = [&](bool rebuild) {
+    return check_volume({.archiver = machine_.archiver(),
+                         .meta = machine_.meta(),
+                         .store = machine_.store()},
+                        {.rebuild_manifests = rebuild}, [](const CheckProgress&) { return true; })
+        .value();
+  };
+  const CheckReport before = check(false);
+  EXPECT_EQ(before.verdict(), "degraded");
+  EXPECT_EQ(before.manifests_missing, 3U);
+  EXPECT_EQ(check(true).manifests_restored, 3U);
+  EXPECT_EQ(check(false).verdict(), "ok");
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ManifestsThatWereRolledBackArePublishedAgain) {
+  open();
+  archive(2);
+  pass(std::chrono::minutes(1));
+  std::vector<std::shared_ptr<const sim::SimZdb::Snapshot>> old;
+  for (unsigned i = 0; i < 3; ++i) old.push_back(meta(i).take_snapshot());
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(20));
+  ASSERT_GT(moved(), 0U);
+  const auto whole = machine_.published(1).value()->encode().value();
+  for (unsigned i = 0; i < 3; ++i) meta(i).roll_back(*old[i]);
+  ASSERT_NE(machine_.published(1).value()->encode().value(), whole);
+  EXPECT_EQ(machine_.archiver().refresh_manifest(SegmentId{1}).error().code, Errc::kNotFound);
+  healer_->start_scrub(/*read_data=*/false);
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(machine_.published(1).value()->encode().value(), whole);
+}
+
+TEST_F(HealerTest, ARepairThatDiedBeforeItWasRecordedIsAdopted) {
+  open();
+  archive(2);
+  pass(std::chrono::minutes(1));
+  data(0).faults().down = true;
+  bool died = false;
+  {
+    const FailpointHook hook([&](std::string_view name) {
+      if (name != "heal.after_manifest" || died) return;
+      died = true;
+      machine_.die();
+    });
+    pass(std::chrono::minutes(20));
+  }
+  ASSERT_TRUE(died);
+  healer_.reset();
+  machine_.revive();
+  data(0).faults().down = true;
+  open();
+  pass(std::chrono::minutes(40));
+  EXPECT_EQ(faults(), 0U);
+  data(0).faults().down = false;
+  pass(std::chrono::minutes(5));
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ItsFileIsReadBackAndDamageToItIsSurvived) {
+  open();
+  archive(1);
+  pass(std::chrono::minutes(1));
+  const std::string path = std::string(ArchiveMachine::kDir) + "/heal";
+  Buffer content = read_whole_file(machine_.disk(), path, HealState::kSizeMax).value();
+  const HealState state = HealState::parse(content).value();
+  EXPECT_EQ(state.backends.size(), 6U);
+  EXPECT_EQ(state.encode(), content);
+  for (std::size_t len = 0; len < content.size(); ++len) {
+    EXPECT_FALSE(HealState::parse(Bytes(content).first(len)));
+  }
+  content[10] ^= std::byte{1};
+  EXPECT_FALSE(HealState::parse(content));
+  ASSERT_TRUE(write_file_atomically(machine_.disk(), path, content));
+  open();
+}
+
+}  // namespace
+}  // namespace qsfs::fs
