@@ -45,6 +45,8 @@ Result<VolumeStatus> ControlCaller::status() const {
     status.pid = pid->get<std::int32_t>();
   status.verdict = text_in(document, "verdict");
   status.behind_bytes = number_in(document, "archive", "behind_bytes");
+  status.used_bytes = number_in(document, "volume", "used_bytes");
+  status.inodes = number_in(document, "volume", "inodes");
   status.unarchived_bytes = number_in(document, "cache", "unarchived_bytes");
   if (const auto archive = document.find("archive");
       archive != document.end() && archive->is_object()) {

@@ -15,7 +15,13 @@ struct VolumeStatus {
   std::string verdict;
   std::uint64_t behind_bytes = 0;
   std::uint64_t unarchived_bytes = 0;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t inodes = 0;
   std::string last_error;
+  // Nothing is lost with the local data.
+  bool is_archived() const { return behind_bytes == 0 && unarchived_bytes == 0; }
+  // Only the root directory is there: nobody has used it.
+  bool is_untouched() const { return used_bytes == 0 && inodes == 1; }
   bool is_read_only() const { return verdict == "readonly"; }
 };
 

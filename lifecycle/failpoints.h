@@ -8,7 +8,7 @@
 namespace qsfs::lifecycle {
 
 inline constexpr std::array<std::string_view, 8> kMountFailpoints = {
-    "qsfsd.mount.directory", "qsfsd.mount.state",   "qsfsd.mount.config",   "qsfsd.mount.network",
+    "qsfsd.mount.directory", "qsfsd.mount.state",   "qsfsd.mount.network",  "qsfsd.mount.config",
     "qsfsd.mount.bound",     "qsfsd.mount.spawned", "qsfsd.mount.answered", "qsfsd.mount.done"};
 inline constexpr std::array<std::string_view, 9> kRemoveFailpoints = {
     "qsfsd.delete.tombstone", "qsfsd.delete.state",   "qsfsd.drain.stopped",

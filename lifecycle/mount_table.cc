@@ -67,6 +67,9 @@ Status share(const std::string& path) {
       ::mount(nullptr, path.c_str(), nullptr, MS_SHARED, nullptr) != 0) {
     return fail_errno(errno, "share " + path);
   }
+  // While no process serves the volume, nobody may write into the directory underneath.
+  if (::mount(nullptr, path.c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) != 0)
+    return fail_errno(errno, "make read-only " + path);
   return {};
 }
 

@@ -31,14 +31,6 @@ Status watch(int epoll, int fd) {
   return {};
 }
 
-void arm(int timer, Duration after) {
-  const auto nanoseconds = std::max<std::int64_t>(after.count(), 1);
-  itimerspec when{};
-  when.it_value.tv_sec = nanoseconds / 1'000'000'000;
-  when.it_value.tv_nsec = nanoseconds % 1'000'000'000;
-  ::timerfd_settime(timer, 0, &when, nullptr);
-}
-
 }  // namespace
 
 VolumeKeeper::VolumeKeeper(std::string id, const KeeperParts& parts)
@@ -58,7 +50,15 @@ VolumeKeeper::~VolumeKeeper() {
 Status VolumeKeeper::begin(bool waits_for_call) {
   {
     const MutexLock lock(mu_);
+    is_new_ = waits_for_call;
     may_retire_ = !waits_for_call;
+    // Who looks before the thread has begun must not miss a volume that is there.
+    shown_.id = id_;
+    if (!is_new_) {
+      const auto loaded = load_state(parts_.disk, layout_.state());
+      shown_.phase = loaded ? loaded->phase : Phase::kRemoving;
+      shown_.info.path = layout_.mount_point;
+    }
   }
   wake_fd_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   stop_fd_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -130,7 +130,10 @@ void VolumeKeeper::notice_tombstone() {
 
 VolumeState VolumeKeeper::state() const {
   const MutexLock lock(mu_);
-  return shown_;
+  VolumeState seen = shown_;
+  // Deleted, though the thread has not got to it yet.
+  if (has_tombstone_ && seen.phase == Phase::kMounted) seen.phase = Phase::kDraining;
+  return seen;
 }
 
 bool VolumeKeeper::has_retired() const {
@@ -156,9 +159,7 @@ void VolumeKeeper::run() {
 }
 
 void VolumeKeeper::run_calls() {
-  eventfd_t count = 0;
-  if (::eventfd_read(wake_fd_.get(), &count) != 0 && errno != EAGAIN)
-    QSFS_LOG_ERROR("volume {}: eventfd: error {}", id_, errno);
+  clear_wakes();
   while (!is_stopping()) {
     Call call;
     {
@@ -222,13 +223,28 @@ void VolumeKeeper::wait_for_work() {
       stored_.phase == Phase::kRemoving || !is_running_ || stored_.phase == Phase::kDraining;
   if (tries && stored_.phase != Phase::kAbsent) until = std::min(until, next_try_);
   if (stored_.phase == Phase::kDraining) until = std::min(until, next_judgement_);
-  arm(timer_fd_.get(), until - now());
+  set_timer(until);
   std::array<pollfd, 2> waits = {pollfd{.fd = any_fd_.get(), .events = POLLIN, .revents = 0},
                                  pollfd{.fd = process_.handle(), .events = POLLIN, .revents = 0}};
   ::poll(waits.data(), waits.size(), -1);
-  std::uint64_t expirations = 0;
-  if (::read(timer_fd_.get(), &expirations, sizeof expirations) < 0 && errno != EAGAIN)
-    QSFS_LOG_ERROR("volume {}: timer: error {}", id_, errno);
+}
+
+void VolumeKeeper::set_timer(Time at) {
+  // 0 would switch it off.
+  const auto nanoseconds = std::max<std::int64_t>((at - now()).count(), 1);
+  itimerspec when{};
+  when.it_value.tv_sec = nanoseconds / 1'000'000'000;
+  when.it_value.tv_nsec = nanoseconds % 1'000'000'000;
+  ::timerfd_settime(timer_fd_.get(), 0, &when, nullptr);
+}
+
+void VolumeKeeper::clear_wakes() {
+  for (const UniqueFd* fd : {&wake_fd_, &timer_fd_}) {
+    std::uint64_t count = 0;
+    // EAGAIN: nothing was there.
+    if (::read(fd->get(), &count, sizeof count) < 0 && errno != EAGAIN)
+      QSFS_LOG_ERROR("volume {}: wake: error {}", id_, errno);
+  }
 }
 
 void VolumeKeeper::publish() {

@@ -105,6 +105,10 @@ class VolumeKeeper {
   bool retire() QSFS_EXCLUDES(mu_);
   void look_after();
   void wait_for_work();
+  // any_fd_ is readable at `at`.
+  void set_timer(Time at);
+  // any_fd_ is not readable any more, but for a stop.
+  void clear_wakes();
   void publish() QSFS_EXCLUDES(mu_);
   bool is_stopping() const { return stopping_; }
 
@@ -172,6 +176,7 @@ class VolumeKeeper {
   Time next_try_{};
   Duration try_after_ = kRestartAfterMin;
   Time next_judgement_{};
+  Duration drain_again_after_{};
 
   UniqueFd wake_fd_;   // Someone called.
   UniqueFd timer_fd_;  // Ends a wait at its time.
@@ -182,6 +187,7 @@ class VolumeKeeper {
   std::deque<Call> calls_ QSFS_GUARDED_BY(mu_);
   bool has_retired_ QSFS_GUARDED_BY(mu_) = false;
   bool may_retire_ QSFS_GUARDED_BY(mu_) = false;
+  bool is_new_ = false;  // Set before the thread begins.
   VolumeState shown_ QSFS_GUARDED_BY(mu_);
   std::atomic<bool> stopping_{false};
   std::atomic<bool> has_tombstone_{false};

@@ -103,15 +103,22 @@ Status VolumeKeeper::adopt_set_aside(const Workload& workload) {
   return {};
 }
 
-// Undoes a first Mount with the same steps that remove a volume.
+// Undoes a first Mount with the same steps that remove a volume. Where someone may have written
+// into it already, it drains first.
 void VolumeKeeper::roll_back() {
-  bool is_drained = !was_mounted_;
+  bool has_nothing = !was_mounted_;
   if (was_mounted_ && is_running_) {
     const auto status = control(stop_fd_.get()).status();
-    is_drained = status && status->behind_bytes == 0 && status->unarchived_bytes == 0;
+    has_nothing = status && (status->is_archived() || status->is_untouched());
   }
-  set_aside_or_remove(is_drained);
-  remove_step();
+  next_try_ = {};
+  next_judgement_ = now() + parts_.options.drain.period;
+  if (has_nothing) {
+    set_aside_or_remove(/*is_drained=*/true);
+    return remove_step();
+  }
+  if (const Status entered = enter(Phase::kDraining); !entered)
+    last_error_ = entered.error().message();
 }
 
 Result<VolumeInfo> VolumeKeeper::do_update(const Workload& workload, Time end) {
@@ -175,6 +182,8 @@ Status VolumeKeeper::do_unmount(Time end) {
   constexpr Duration kTime = std::chrono::seconds(20);
   const Time give_up = std::min(now() + kTime, end - kRollbackReserve);
   while (stored_.phase == Phase::kDraining && now() < give_up && !is_stopping()) {
+    clear_wakes();
+    set_timer(give_up);
     const Status drained = drain_once();
     if (drained) break;
     last_error_ = drained.error().message();

@@ -18,7 +18,8 @@ namespace {
 constexpr Duration kStopPatience = std::chrono::minutes(5);
 // A process that says nothing for so long while it drains does not answer any more.
 constexpr Duration kDrainSilenceMax = std::chrono::minutes(2);
-constexpr Duration kDrainRetry = std::chrono::seconds(5);
+constexpr Duration kDrainRetryMin = std::chrono::milliseconds(100);
+constexpr Duration kDrainRetryMax = std::chrono::seconds(5);
 constexpr int kSetAsideMax = 1000;
 
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
@@ -33,7 +34,9 @@ void VolumeKeeper::drain_step() {
   // A call, or the time of a judgement, has interrupted it.
   if (drained.error().code != Errc::kCancelled) {
     last_error_ = drained.error().message();
-    next_try_ = std::max(next_try_, now() + kDrainRetry);
+    QSFS_LOG_INFO("volume {}: not archived yet: {}", id_, last_error_);
+    drain_again_after_ = std::clamp(2 * drain_again_after_, kDrainRetryMin, kDrainRetryMax);
+    next_try_ = std::max(next_try_, now() + drain_again_after_);
   }
   judge_if_due();
 }
@@ -66,11 +69,12 @@ Status VolumeKeeper::drain_once() {
   // Its own word, and then a look: nothing may be left that is only here.
   QSFS_ASSIGN(const VolumeStatus status, control(stop_fd_.get()).status());
   behind_bytes_ = status.behind_bytes;
-  if (status.behind_bytes != 0 || status.unarchived_bytes != 0) {
+  if (!status.is_archived()) {
     return fail(Errc::kUnavailable,
                 fmt::format("{} bytes are not archived yet",
                             std::max(status.behind_bytes, status.unarchived_bytes)));
   }
+  QSFS_LOG_INFO("volume {}: the backends hold everything", id_);
   failpoint(kRemoveFailpoints[4]);
   set_aside_or_remove(/*is_drained=*/true);
   return {};
@@ -112,7 +116,7 @@ void VolumeKeeper::set_aside_or_remove(bool is_drained) {
     // Tried again: the phase has not changed.
     stored_.is_drained = was_drained;
     last_error_ = entered.error().message();
-    next_try_ = now() + kDrainRetry;
+    next_try_ = now() + kDrainRetryMax;
   }
 }
 
@@ -147,6 +151,7 @@ Status VolumeKeeper::remove_all() {
     return fail_errno(errno, "remove " + layout_.tombstone);
   QSFS_TRY(parts_.disk.sync_directory(parts_.root.tombstones()));
   has_tombstone_ = false;
+  QSFS_LOG_INFO("volume {}: removed", id_);
   stored_ = StoredState{.id = id_};
   workload_.reset();
   behind_bytes_.reset();

@@ -87,9 +87,8 @@ void VolumeKeeper::resume() {
   }
   if (auto found = Process::find(stored_.process)) process_ = std::move(*found);
   if (stored_.phase == Phase::kMounting) {
-    // Its caller never heard that it was done. The name may have been seen in the mount table.
-    const auto table = read_mount_table();
-    was_mounted_ = process_.valid() && table && mounts_on(*table, layout_.mount_point).size() > 1;
+    // Its caller never heard that it was done, but someone may have seen the mount and used it.
+    was_mounted_ = ::access((layout_.data_dir() + "/log").c_str(), F_OK) == 0;
     is_running_ = process_.valid();
     QSFS_LOG_INFO("volume {}: undoing a mount that was not finished", id_);
     roll_back();
@@ -109,10 +108,7 @@ void VolumeKeeper::resume() {
 // What an interrupted first Mount or removal left. A directory without a state is one whose Mount
 // had hardly begun, or whose data is gone already; data in it would be nobody's, and is kept.
 void VolumeKeeper::resume_without_state() {
-  {
-    const MutexLock lock(mu_);
-    if (!may_retire_) return;  // A new volume.
-  }
+  if (is_new_) return;
   stored_.is_drained = ::access(layout_.data_dir().c_str(), F_OK) != 0;
   stored_.phase = Phase::kRemoving;
   remove_step();
@@ -142,9 +138,9 @@ Status VolumeKeeper::start_process(Place place, Time end) {
     QSFS_ASSIGN(const VolumeNetwork network, parts_.network.prepare(id_));
     stored_.namespace_path = network.namespace_path;
     stored_.metrics_address = network.metrics_address;
-    failpoint(kMountFailpoints[3]);
-    QSFS_TRY(write_config(*workload_));
     failpoint(kMountFailpoints[2]);
+    QSFS_TRY(write_config(*workload_));
+    failpoint(kMountFailpoints[3]);
     QSFS_TRY(prepare_place(place));
     failpoint(kMountFailpoints[4]);
     QSFS_TRY(spawn(place));
@@ -153,6 +149,8 @@ Status VolumeKeeper::start_process(Place place, Time end) {
   };
   Status started = start();
   if (started) {
+    QSFS_LOG_INFO("volume {}: process {} serves {}", id_, process_.identity().pid,
+                  place_path(place));
     is_running_ = true;
     started_at_ = now();
     last_error_.clear();
