@@ -53,21 +53,6 @@ Status set_common_sysctls() {
   return {};
 }
 
-Status set_link_sysctls(std::string_view link) {
-  const std::string conf = fmt::format("net/ipv6/conf/{}/", link);
-  QSFS_TRY(set_sysctl(conf + "disable_ipv6", "0"));
-  QSFS_TRY(set_sysctl(conf + "accept_ra", "0"));
-  return set_sysctl(fmt::format("net/ipv4/conf/{}/proxy_arp", link), "0");
-}
-
-// Called in the namespace.
-Status set_sysctls_of_links(const Bridges& bridges) {
-  QSFS_TRY(set_link_sysctls(kPublicLink));
-  if (bridges.ygg) QSFS_TRY(set_link_sysctls(kYggLink));
-  if (bridges.mycelium) QSFS_TRY(set_link_sysctls(kMyceliumLink));
-  return {};
-}
-
 InterfaceAddress host_route(Ipv4Address address) { return interface_address(address, 32); }
 InterfaceAddress host_route(const Ipv6Address& address) { return interface_address(address, 128); }
 
@@ -116,15 +101,40 @@ class NodeNetwork final : public Network {
 
   Result<std::vector<std::string>> list() override {
     std::set<std::string> ids;
+    QSFS_TRY(add_leased(ids));
+    QSFS_TRY(add_linked(ids));
+    QSFS_TRY(add_recorded(ids));
+    return std::vector<std::string>(ids.begin(), ids.end());
+  }
+
+ private:
+  [[nodiscard]] std::string record_of(const std::string& id) const {
+    return records_ + "/" + namespace_name(id);
+  }
+
+  Status add_leased(std::set<std::string>& ids) {
     QSFS_ASSIGN(const auto leases, leases_.list());
     for (const auto& [key, address] : leases) {
       if (key.starts_with(kLeaseKeyPrefix)) ids.insert(key.substr(kLeaseKeyPrefix.size()));
     }
-    auto records = posix_disk().list(records_);
-    if (!records && records.error().code != Errc::kNotFound) {
-      return std::unexpected(std::move(records).error());
+    return {};
+  }
+
+  Status add_linked(std::set<std::string>& ids) const {
+    QSFS_ASSIGN(RouteSocket host, RouteSocket::open());
+    QSFS_ASSIGN(const auto links, host.list_links());
+    for (const LinkInfo& link : links) {
+      if (link.name.empty() || !link.alias.starts_with(kLeaseKeyPrefix)) continue;
+      const std::string id = link.alias.substr(kLeaseKeyPrefix.size());
+      if (host_link_name(link.name.front(), id) == link.name) ids.insert(id);
     }
-    if (!records) return std::vector<std::string>(ids.begin(), ids.end());
+    return {};
+  }
+
+  Status add_recorded(std::set<std::string>& ids) const {
+    auto records = posix_disk().list(records_);
+    if (!records && records.error().code == Errc::kNotFound) return {};
+    if (!records) return std::unexpected(std::move(records).error());
     for (const std::string& name : *records) {
       const auto content = read_whole_file(posix_disk(), records_ + "/" + name, kRecordMax);
       // One that is being written or removed names nothing that is not named elsewhere.
@@ -132,12 +142,7 @@ class NodeNetwork final : public Network {
       std::string id(as_text(*content));
       if (namespace_name(id) == name) ids.insert(std::move(id));
     }
-    return std::vector<std::string>(ids.begin(), ids.end());
-  }
-
- private:
-  [[nodiscard]] std::string record_of(const std::string& id) const {
-    return records_ + "/" + namespace_name(id);
+    return {};
   }
 
   Result<LinkInfo> bridge(RouteSocket& host, const std::string& name) const {
@@ -194,7 +199,6 @@ class NodeNetwork final : public Network {
     failpoint("network.leased");
     QSFS_TRY(ensure_public(links, bridges.ndmz, id, address));
     QSFS_TRY(ensure_overlays(links, bridges, id));
-    QSFS_TRY(run_in_namespace(name_space, [&] { return set_sysctls_of_links(bridges); }));
     VolumeNetwork out{.namespace_path = namespaces_.path_of(namespace_name(id))};
     if (ygg_prefix_) out.metrics_address = to_text(ygg_address(*ygg_prefix_, id));
     return out;

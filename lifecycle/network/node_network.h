@@ -11,7 +11,8 @@
 //
 // What is made is found again by name alone, so that a crash anywhere leaves nothing that prepare()
 // does not repair and destroy() does not free. For list(), the id of each volume is on record in
-// <lease_dir>/qsfs-networks, written first and removed last.
+// <lease_dir>/qsfs-networks, written first and removed last; it is in its lease and in the alias of
+// the host's links as well, since the directory is in memory on most nodes and may be lost.
 #pragma once
 
 #include <memory>

@@ -79,8 +79,10 @@ Status ignoring(Errc code, Status status) {
 LinkInfo info_of(rtnl_link* link) {
   const char* name = rtnl_link_get_name(link);
   const char* kind = rtnl_link_get_type(link);
+  const char* alias = rtnl_link_get_ifalias(link);
   return LinkInfo{.name = name != nullptr ? name : "",
                   .index = rtnl_link_get_ifindex(link),
+                  .alias = alias != nullptr ? alias : "",
                   .kind = kind != nullptr ? kind : "",
                   .lower_index = rtnl_link_get_link(link),
                   .master_index = rtnl_link_get_master(link),

@@ -20,6 +20,7 @@ namespace qsfs::lifecycle {
 struct LinkInfo {
   std::string name;
   int index = 0;
+  std::string alias;    // What set_alias() gave it.
   std::string kind;     // "veth", "macvlan", "bridge"; empty: a device.
   int lower_index = 0;  // What a macvlan is on, the other end of a veth; in its namespace.
   int master_index = 0;

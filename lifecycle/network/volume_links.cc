@@ -5,11 +5,20 @@
 #include <algorithm>
 
 #include "base/failpoint.h"
+#include "lifecycle/network/sysctl.h"
 
 namespace qsfs::lifecycle {
 namespace {
 
 std::uint32_t mtu_on(const LinkInfo& bridge) { return std::min(kLinkMtu, bridge.mtu); }
+
+// Called in the namespace.
+Status set_link_sysctls(const std::string& link) {
+  const std::string conf = fmt::format("net/ipv6/conf/{}/", link);
+  QSFS_TRY(set_sysctl(conf + "disable_ipv6", "0"));
+  QSFS_TRY(set_sysctl(conf + "accept_ra", "0"));
+  return set_sysctl(fmt::format("net/ipv4/conf/{}/proxy_arp", link), "0");
+}
 
 Result<LinkInfo> must_find(RouteSocket& socket, const std::string& name) {
   QSFS_ASSIGN(const auto link, socket.find_link(name));
@@ -99,6 +108,8 @@ Status VolumeLinks::configure(const LinkPlan& plan) {
   if (link.mtu != mtu_on(plan.bridge)) {
     QSFS_TRY(inside_.set_mtu(link.index, mtu_on(plan.bridge)));
   }
+  // First: a link that has IPv6 disabled takes no address.
+  QSFS_TRY(run_in_namespace(name_space_, [&plan] { return set_link_sysctls(plan.name); }));
   QSFS_TRY(ensure_addresses(link.index, plan.addresses));
   failpoint("network.link.addressed");
   if (!link.up) QSFS_TRY(inside_.set_up(link.index));
