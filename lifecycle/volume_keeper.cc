@@ -88,8 +88,10 @@ Result<T> VolumeKeeper::ask(Duration limit, std::function<Result<T>(Time end)> r
     if (calls_.size() >= kCallsMax)
       return fail(Errc::kBusy, "volume " + id_ + ": too many calls wait; try again later");
     may_retire_ = true;
-    calls_.push_back({.end = end, .run = [waiting, end, run = std::move(run)] {
+    calls_.push_back({.end = end, .run = [this, waiting, end, run = std::move(run)] {
                         Result<T> answer = run(end);
+                        // What the call returns has to be what others see.
+                        publish();
                         const MutexLock answer_lock(waiting->mu);
                         waiting->answer = std::move(answer);
                         waiting->answered.notify_all();
@@ -170,9 +172,7 @@ void VolumeKeeper::run_calls() {
     }
     // Its caller has gone.
     if (now() >= call.end) continue;
-    // What the call returns has to be what others see.
     call.run();
-    publish();
   }
 }
 
