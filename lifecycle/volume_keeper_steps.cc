@@ -94,6 +94,11 @@ void VolumeKeeper::resume() {
     roll_back();
     return;
   }
+  if (stored_.phase == Phase::kDraining && process_.valid()) {
+    // A drain that is under way goes on.
+    const auto status = control(stop_fd_.get()).status();
+    is_running_ = status && status->pid == process_.identity().pid;
+  }
   if (stored_.phase == Phase::kMounted && process_.valid()) {
     if (const Status adopted = adopt_process(); !adopted) {
       if (is_stopping()) return;
@@ -256,6 +261,7 @@ Status VolumeKeeper::end_process(Duration patience) {
   QSFS_TRY(process_.end(patience, stop_fd_.get()));
   process_.reap();
   forget_process();
+  publish();
   return {};
 }
 

@@ -1,6 +1,7 @@
 #include "lifecycle/volume_manager.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +33,13 @@ Result<std::string> real_path(const std::string& path) {
   return std::string(resolved.data());
 }
 
+// Users of a volume have to get to its mount point; the other directories are nobody's business.
+Status open_to_all(const std::string& path) {
+  constexpr mode_t kMode = 0755;
+  if (::chmod(path.c_str(), kMode) != 0) return fail_errno(errno, "chmod " + path);
+  return {};
+}
+
 bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
 }  // namespace
@@ -52,7 +60,10 @@ VolumeManager::~VolumeManager() = default;
 
 Result<std::unique_ptr<VolumeManager>> VolumeManager::open(const VolumeManagerOptions& options,
                                                            Network& network) {
-  QSFS_TRY(create_directories(posix_disk(), options.root));
+  if (!exists(options.root)) {
+    QSFS_TRY(create_directories(posix_disk(), options.root));
+    QSFS_TRY(open_to_all(options.root));
+  }
   QSFS_ASSIGN(std::string root, real_path(options.root));
   auto manager = std::unique_ptr<VolumeManager>(
       new VolumeManager(options, RootLayout{.root = std::move(root)}, network));
@@ -68,7 +79,7 @@ Status VolumeManager::make_directories() {
        {root_.mounts(), root_.tombstones(), root_.volumes(), root_.undrained()}) {
     QSFS_TRY(create_directories(posix_disk(), path));
   }
-  return {};
+  return open_to_all(root_.mounts());
 }
 
 // Markers inside a volume, as they once were: moved out, so that a full volume can be deleted.

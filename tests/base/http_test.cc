@@ -1,6 +1,7 @@
 #include "base/http.h"
 
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -80,6 +81,29 @@ TEST_F(HttpTest, CarriesMethodPathQueryAndBody) {
   ASSERT_TRUE(answer) << answer.error().message();
   EXPECT_EQ(answer->status, 200);
   EXPECT_EQ(answer->body, "POST /evict " + std::string(100'000, 'x') + " all= path=/a b");
+}
+
+TEST_F(HttpTest, TellsWhoIsAtTheOtherEndOfASocket) {
+  std::atomic<std::int64_t> user = -2;
+  Serve([&](const HttpRequest& request, HttpReply& reply) {
+    user = request.peer_uid;
+    reply.send(200, kHttpJson, "{}");
+  });
+  ASSERT_TRUE(Call("GET", "/"));
+  EXPECT_EQ(user, std::int64_t{::geteuid()});
+}
+
+TEST_F(HttpTest, ACallEndsWhenItsStopIsReadable) {
+  const UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
+  Serve([&](const HttpRequest& /*request*/, HttpReply& reply) {
+    ::eventfd_write(stop.get(), 1);
+    while (!reply.peer_has_gone()) continue;
+    reply.send(200, kHttpJson, "{}");
+  });
+  const auto answer =
+      http_call({.unix_path = socket_}, "GET", "/", "", kPatience, nullptr, stop.get());
+  ASSERT_FALSE(answer);
+  EXPECT_EQ(answer.error().code, Errc::kCancelled);
 }
 
 TEST_F(HttpTest, SocketIsForItsOwnerAlone) {

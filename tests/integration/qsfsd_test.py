@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 from harness import BIN, main, run, wait_until
 from qsfsd_harness import MIB, Daemon, mounts_under, processes_of
@@ -217,6 +218,40 @@ def a_mount_while_it_drains_is_refused():
         assert (daemon.mount("a") / "file").read_bytes() == FILE
 
 
+def a_drain_that_is_slow_is_not_given_up():
+    """Many periods pass in which nothing is sent: the seed's rules would have ended it."""
+    with Daemon("--cleanup-period", "50ms", "--cleanup-failures", "2").start() as daemon:
+        write(daemon.mount("a") / "file")
+        hide_backends(daemon, "a")
+        daemon.delete("a")
+        wait_until("it drains", lambda: not (daemon.root / "mounts" / "a").exists() and daemon.show("a")["running"])
+        pid = daemon.show("a")["pid"]
+        for _ in range(3):
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                assert daemon.show("a")["phase"] == "draining"
+            daemon.kill()  # Nor does a new daemon start it over.
+            daemon.start()
+            wait_until("it is there", lambda: daemon.show("a").get("running"))
+        assert daemon.show("a")["pid"] == pid
+        show_backends(daemon, "a")
+        daemon.wait_gone("a")
+        assert (daemon.mount("a") / "file").read_bytes() == FILE
+
+
+def others_get_to_the_mount_point():
+    with Daemon().start() as daemon:
+        path = daemon.mount("a")
+        write(path / "file")
+        os.chmod(path, 0o755)
+        os.chmod(path / "file", 0o644)
+        os.chmod(daemon.home, 0o755)
+        read = ["setpriv", "--reuid", "65534", "--clear-groups", "cat"]
+        assert subprocess.run([*read, path / "file"], capture_output=True, timeout=60, check=True).stdout == FILE
+        for secret in ("volumes/a/zstor.toml", "volumes/a/workload.json"):
+            assert subprocess.run([*read, daemon.root / secret], capture_output=True, timeout=60, check=False).returncode
+
+
 def what_cannot_be_archived_is_set_aside_and_comes_back():
     with Daemon().start() as daemon:
         write(daemon.mount("a") / "file")
@@ -378,6 +413,7 @@ TESTS = [five_volumes_live_and_go_side_by_side, calls_can_be_repeated, wrong_cal
          a_mount_that_fails_says_why_and_leaves_nothing, an_update_is_taken_whole_or_not_at_all,
          a_dead_process_comes_back, the_daemon_can_go_and_come_back, a_second_daemon_is_refused,
          a_reboot_brings_volumes_back_and_drains_on, a_mount_while_it_drains_is_refused,
+         a_drain_that_is_slow_is_not_given_up, others_get_to_the_mount_point,
          what_cannot_be_archived_is_set_aside_and_comes_back, a_volume_that_cannot_be_asked_is_judged_and_kept,
          old_markers_become_tombstones, a_crash_at_any_step_of_a_mount_leaves_nothing,
          a_crash_at_any_step_of_a_delete_loses_nothing, a_crash_in_an_update_keeps_the_old_configuration,
