@@ -20,6 +20,7 @@
 #include "lifecycle/http_api.h"
 #include "lifecycle/network/node_network.h"
 #include "lifecycle/volume_manager.h"
+#include "lifecycle/zbus/server.h"
 
 namespace qsfs::lifecycle {
 namespace {
@@ -67,12 +68,19 @@ Status serve(const DaemonOptions& options, const UniqueFd& signals) {
                               .owner = ::geteuid(),
                               .metrics_text = [&manager] { return manager->prometheus(); }},
                              *manager));
+  std::unique_ptr<ZbusServer> zbus;
+  if (!options.broker.empty()) {
+    QSFS_ASSIGN(
+        zbus, ZbusServer::start({.broker = options.broker, .workers = options.workers}, *manager));
+  }
   QSFS_LOG_INFO("serving {}", socket);
   std::printf("listening on %s\n", socket.c_str());
   std::fflush(stdout);
   signalfd_siginfo signal{};
   while (::read(signals.get(), &signal, sizeof signal) < 0 && errno == EINTR) continue;
   QSFS_LOG_INFO("stopping; the volumes go on");
+  manager->stop();
+  zbus.reset();
   api.reset();
   return {};
 }
