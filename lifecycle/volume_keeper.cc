@@ -42,9 +42,28 @@ VolumeKeeper::VolumeKeeper(std::string id, const KeeperParts& parts)
 }
 
 VolumeKeeper::~VolumeKeeper() {
-  stopping_ = true;
-  if (stop_fd_.valid()) ::eventfd_write(stop_fd_.get(), 1);
+  stop();
   thread_ = std::jthread();
+}
+
+void VolumeKeeper::stop() {
+  {
+    const MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  if (stop_fd_.valid()) ::eventfd_write(stop_fd_.get(), 1);
+  refuse_calls();
+}
+
+// What has not begun never will.
+void VolumeKeeper::refuse_calls() {
+  std::deque<Call> left;
+  {
+    const MutexLock lock(mu_);
+    left.swap(calls_);
+  }
+  for (const Call& call : left)
+    call.refuse({.code = Errc::kCancelled, .context = "the daemon stops"});
 }
 
 Status VolumeKeeper::begin(bool waits_for_call) {
@@ -84,18 +103,27 @@ Result<T> VolumeKeeper::ask(Duration limit, std::function<Result<T>(Time end)> r
   const Time end = now() + limit;
   {
     const MutexLock lock(mu_);
+    if (stopping_) return fail(Errc::kCancelled, "the daemon stops");
     if (has_retired_) return fail(Errc::kConflict, "volume " + id_ + " is gone");
     if (calls_.size() >= kCallsMax)
       return fail(Errc::kBusy, "volume " + id_ + ": too many calls wait; try again later");
     may_retire_ = true;
-    calls_.push_back({.end = end, .run = [this, waiting, end, run = std::move(run)] {
-                        Result<T> answer = run(end);
-                        // What the call returns has to be what others see.
-                        publish();
-                        const MutexLock answer_lock(waiting->mu);
-                        waiting->answer = std::move(answer);
-                        waiting->answered.notify_all();
-                      }});
+    calls_.push_back({.end = end,
+                      .run =
+                          [this, waiting, end, run = std::move(run)] {
+                            Result<T> answer = run(end);
+                            // What the call returns has to be what others see.
+                            publish();
+                            const MutexLock answer_lock(waiting->mu);
+                            waiting->answer = std::move(answer);
+                            waiting->answered.notify_all();
+                          },
+                      .refuse =
+                          [waiting](const Error& why) {
+                            const MutexLock answer_lock(waiting->mu);
+                            waiting->answer = std::unexpected(why);
+                            waiting->answered.notify_all();
+                          }});
   }
   ::eventfd_write(wake_fd_.get(), 1);
   const MutexLock lock(waiting->mu);
@@ -219,8 +247,9 @@ void VolumeKeeper::look_after() {
 
 void VolumeKeeper::wait_for_work() {
   Time until = now() + kNoTimer;
-  const bool tries =
-      stored_.phase == Phase::kRemoving || !is_running_ || stored_.phase == Phase::kDraining;
+  const bool tries = stored_.phase == Phase::kRemoving || !is_running_ ||
+                     stored_.phase == Phase::kDraining ||
+                     (stored_.phase == Phase::kMounted && has_tombstone_);
   if (tries && stored_.phase != Phase::kAbsent) until = std::min(until, next_try_);
   if (stored_.phase == Phase::kDraining) until = std::min(until, next_judgement_);
   set_timer(until);

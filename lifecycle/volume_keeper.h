@@ -76,6 +76,8 @@ class VolumeKeeper {
   Result<VolumeInfo> mount(const Workload& workload) QSFS_EXCLUDES(mu_);
   Result<VolumeInfo> update(const Workload& workload) QSFS_EXCLUDES(mu_);
   Status unmount() QSFS_EXCLUDES(mu_);
+  // Ends calls and waits at once, with kCancelled; the thread ends. The volume's process goes on.
+  void stop() QSFS_EXCLUDES(mu_);
   // The tombstone stands: drain. Returns at once.
   void notice_tombstone() QSFS_EXCLUDES(mu_);
 
@@ -91,6 +93,7 @@ class VolumeKeeper {
   struct Call {
     Time end{};
     std::function<void()> run;
+    std::function<void(const Error&)> refuse;  // Instead of run: the daemon stops.
   };
 
   // Runs `run` in the thread and returns its answer; kTimeout when it takes longer than `limit`,
@@ -101,6 +104,7 @@ class VolumeKeeper {
   // The thread.
   void run();
   void run_calls() QSFS_EXCLUDES(mu_);
+  void refuse_calls() QSFS_EXCLUDES(mu_);
   // True: the volume is gone and nobody has called.
   bool retire() QSFS_EXCLUDES(mu_);
   void look_after();

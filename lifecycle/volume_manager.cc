@@ -58,6 +58,10 @@ VolumeManager::VolumeManager(const VolumeManagerOptions& options, RootLayout roo
 
 VolumeManager::~VolumeManager() = default;
 
+void VolumeManager::stop() {
+  for (const Keeper& keeper : keepers()) keeper->stop();
+}
+
 Result<std::unique_ptr<VolumeManager>> VolumeManager::open(const VolumeManagerOptions& options,
                                                            Network& network) {
   if (!exists(options.root)) {

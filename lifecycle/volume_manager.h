@@ -34,6 +34,9 @@ class VolumeManager final : public Manager {
   // The volumes go on without a daemon.
   ~VolumeManager() override;
 
+  // Ends all calls at once, with kCancelled; call it before closing the doors.
+  void stop();
+
   Result<VolumeInfo> mount(const std::string& id, const Workload& workload) override;
   Result<VolumeInfo> update(const std::string& id, const Workload& workload) override;
   Status signal_delete(const std::string& id) override;
