@@ -80,7 +80,6 @@ Status serve(const DaemonOptions& options, const UniqueFd& signals) {
   while (::read(signals.get(), &signal, sizeof signal) < 0 && errno == EINTR) continue;
   QSFS_LOG_INFO("stopping; the volumes go on");
   manager->stop();
-  manager->stop();
   zbus.reset();
   api.reset();
   return {};
