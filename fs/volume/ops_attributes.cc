@@ -38,8 +38,9 @@ Result<Attributes> VolumeImpl::set_attributes(InodeNumber ino, const AttributeCh
       Change change;
       QSFS_ASSIGN(Inode * inode, wanted.size ? edit_file(change, ino) : edit(change, ino));
       const bool is_removed = inode->row.nlink == 0 && (inode->row.flags & kInodeUnnamed) == 0;
-      if (is_removed && changes_times_only(wanted)) {
+      if (is_removed && S_ISREG(inode->row.mode) && changes_times_only(wanted)) {
         // The kernel tells the times of every file that it removes. They end with it: no record.
+        // (Rows of long symlinks are not cached: theirs would be lost at once.)
         if (wanted.atime) inode->row.atime = *wanted.atime;
         if (wanted.mtime) inode->row.mtime = *wanted.mtime;
         inode->row.ctime = wanted.ctime.value_or(now());

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 
+#include "fs/volume/volume_impl.h"
+
 namespace qsfs::fs {
 namespace {
 
@@ -210,7 +212,7 @@ bool VolumeDiffer::sync() {
   return true;
 }
 
-bool VolumeDiffer::recover() {
+bool VolumeDiffer::recover_since(std::size_t oldest, bool with_partial) {
   note("recover");
   const Status started = world_.start();
   if (!started) return differ("start after a crash: " + started.error().message());
@@ -221,11 +223,14 @@ bool VolumeDiffer::recover() {
   if (!image) return differ("walk after a crash: " + image.error().message());
   const VolumeUsage usage = world_.volume().usage();
   std::string newest;
-  for (auto state = states_.rbegin(); state != states_.rend(); ++state) {
+  std::vector<State> allowed(states_.begin() + static_cast<std::ptrdiff_t>(oldest), states_.end());
+  if (with_partial) allowed.insert(allowed.begin(), partial_.begin(), partial_.end());
+  for (auto state = allowed.rbegin(); state != allowed.rend(); ++state) {
     std::string difference =
         sim::first_difference(state->model.image(), *image, sim::CompareTimes::kYes);
     const VolumeUsage expected = state->model.usage();
-    if (difference.empty() &&
+    // What a truncation still has to free is freed by forget_orphans(), and compared after it.
+    if (difference.empty() && !was_on_shreds_ &&
         (expected.used_bytes != usage.used_bytes || expected.inodes != usage.inodes)) {
       difference = "usage";
     }
@@ -239,15 +244,27 @@ bool VolumeDiffer::recover() {
     if (newest.empty()) newest = difference;
   }
   return differ(
-      fmt::format("none of {} states since the last sync; the newest: {}", states_.size(), newest));
+      fmt::format("none of {} states that it may be; the newest: {}", allowed.size(), newest));
 }
 
 // --- Operations.
 
 bool VolumeDiffer::step() {
+  return step_with([this] { return do_step(); });
+}
+
+bool VolumeDiffer::step_on_shreds(ShredStep kind) {
+  if (shreds_.model == 0 || !inodes_.contains(shreds_.model)) return step();
+  return step_with([&] { return do_step_on_shreds(kind); });
+}
+
+template <class Operation>
+bool VolumeDiffer::step_with(const Operation& operation) {
   State before{model_, inodes_, orphans_};
   faulted_ = false;
-  const bool same = do_step();
+  partial_.clear();
+  was_on_shreds_ = false;
+  const bool same = operation();
   states_.push_back({model_, inodes_, orphans_});
   if (same || !faulted_) return same;
   ++faults_;
@@ -259,6 +276,89 @@ bool VolumeDiffer::step() {
   orphans_ = before.orphans;
   states_.push_back(std::move(before));
   return true;
+}
+
+bool VolumeDiffer::shred(std::size_t extents) {
+  note(fmt::format("shred into {}", extents));
+  world_.clock().advance(Duration(1));
+  model_.set_time(time_of(world_.clock()));
+  const Caller caller;
+  const std::string name = "shreds";
+  Volume& volume = world_.volume();
+  const auto made = volume.make_node(kRootInode, name, S_IFREG | 0644, 0, caller);
+  const auto modelled = model_.make_node(sim::ModelFs::kRoot, name, S_IFREG | 0644, 0, caller);
+  if (!add(made, modelled)) return false;
+  if (!made) return true;  // There is one already.
+  shreds_ = {.model = *modelled, .real = made->ino};
+  const Buffer byte(1, std::byte{'x'});
+  // Every other byte, so that no two are one extent.
+  for (std::size_t i = 0; i < extents; ++i) {
+    if (!volume.write(made->ino, 2 * i, byte, caller)) return differ("shredding");
+    if (!model_.write(*modelled, 2 * i, byte, caller)) return differ("shredding the model");
+  }
+  return sync();
+}
+
+bool VolumeDiffer::sweep_shreds() {
+  if (shreds_.model == 0 || !inodes_.contains(shreds_.model)) return true;
+  note("sweep the shreds");
+  world_.clock().advance(Duration(1));
+  model_.set_time(time_of(world_.clock()));
+  const AttributeChange change{.size = 0};
+  if (!same_outcome(world_.volume().set_attributes(shreds_.real, change, Caller{}),
+                    model_.set_attributes(shreds_.model, change, Caller{}))) {
+    return false;
+  }
+  shreds_ = {};
+  return sync();
+}
+
+// Where one record ends and the next begins: every so many extents, each a byte and the hole
+// behind.
+void VolumeDiffer::add_partial_states(bool is_punch, std::uint64_t size) {
+  const std::uint64_t record = 2 * (is_punch ? kExtentsPerRecordMax : kExtentsPerWriteMax);
+  for (std::uint64_t end = record; end < size; end += record) {
+    State state{model_, inodes_, orphans_};
+    const Status done =
+        is_punch ? state.model.allocate(shreds_.model, AllocateMode::kPunchHole, 0, end, Caller{})
+                 : state.model.write(shreds_.model, 0, Buffer(end, std::byte{'y'}), Caller{});
+    if (done) partial_.push_back(std::move(state));
+  }
+}
+
+// A change of many extents: several records, so that a crash in between must be undone or finished.
+bool VolumeDiffer::do_step_on_shreds(ShredStep kind) {
+  const Both at = shreds_;
+  was_on_shreds_ = true;
+  const std::uint64_t size = (*model_.node(at.model))->content.size();
+  const Caller caller;
+  Volume& volume = world_.volume();
+  switch (kind == ShredStep::kOverwrite ? 2 : below(3) * 3 / 2) {
+    case 0: {
+      note("shreds: truncate");
+      AttributeChange change;
+      change.size = below(10);
+      return same_outcome(volume.set_attributes(at.real, change, caller),
+                          model_.set_attributes(at.model, change, caller));
+    }
+    case 1:
+      note("shreds: punch");
+      add_partial_states(/*is_punch=*/true, size);
+      return same_outcome(volume.allocate(at.real, AllocateMode::kPunchHole, 0, size + 1, caller),
+                          model_.allocate(at.model, AllocateMode::kPunchHole, 0, size + 1, caller));
+    case 2: {
+      note("shreds: overwrite");
+      add_partial_states(/*is_punch=*/false, size);
+      const Buffer bytes(size, std::byte{'y'});
+      return same_outcome(volume.write(at.real, 0, bytes, caller),
+                          model_.write(at.model, 0, bytes, caller));
+    }
+    default:
+      note("shreds: unlink");
+      return same_orphan(volume.unlink(kRootInode, "shreds", caller),
+                         model_.unlink(sim::ModelFs::kRoot, "shreds")) &&
+             step_forget();
+  }
 }
 
 bool VolumeDiffer::do_step() {

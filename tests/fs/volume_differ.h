@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -21,6 +22,14 @@ class VolumeDiffer {
 
   // One random operation on both. False when they differ; difference() then says how.
   bool step();
+  // A new file of so many extents, synced. The disk must not fail.
+  bool shred(std::size_t extents);
+  // One operation on the last of them that is more than one record can take; kAny: of the three
+  // others.
+  enum class ShredStep { kAny, kOverwrite };
+  bool step_on_shreds(ShredStep kind);
+  // Ends that file: of so many extents copy_range() copies only a part. The disk must not fail.
+  bool sweep_shreds();
   // The same tree, the same usage, and no invariant broken?
   bool compare();
   // A new life of the volume, whose orphans are gone.
@@ -35,7 +44,13 @@ class VolumeDiffer {
   bool compare_usage();
   // The world has crashed and its volume is to be started again: finds the state of the model that
   // the volume shows now, which must not be older than the last sync(), and goes on from there.
-  bool recover();
+  bool recover() { return recover_since(0, /*with_partial=*/true); }
+  // The same when the process was only killed: nothing that was acknowledged may be missing, but
+  // for the last operation if it was under way.
+  bool recover_everything(bool was_under_way) {
+    const std::size_t kept = faulted_ || was_under_way ? 2 : 1;
+    return recover_since(states_.size() - std::min(states_.size(), kept), was_under_way);
+  }
 
   [[nodiscard]] const std::string& difference() const { return difference_; }
   // What was done, for a failing test.
@@ -66,7 +81,12 @@ class VolumeDiffer {
   template <class A, class B>
   bool same_outcome(const Result<A>& real, const Result<B>& model);
   bool differ(std::string how);
+  template <class Operation>
+  bool step_with(const Operation& operation);
   bool do_step();
+  bool do_step_on_shreds(ShredStep kind);
+  bool recover_since(std::size_t oldest, bool with_partial);
+  void add_partial_states(bool is_punch, std::uint64_t size);
   bool forget_orphans();
   void note(std::string what);
   bool add(const Result<Attributes>& real, const Result<ModelIno>& model);
@@ -102,9 +122,13 @@ class VolumeDiffer {
   sim::ModelFs model_;
   std::map<ModelIno, InodeNumber> inodes_;
   std::vector<ModelIno> orphans_;
+  Both shreds_;  // Empty: none.
   // States that a crash may go back to, oldest first; and one that an operation which failed may
   // nevertheless have led to.
   std::vector<State> states_;
+  // States that a crash within the last operation may leave, when it is several records.
+  std::vector<State> partial_;
+  bool was_on_shreds_ = false;
   bool expect_faults_ = false;
   bool faulted_ = false;
   int faults_ = 0;

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Planted bugs: what the tests of the local half are worth.
+
+Each bug is one small change of one source, of the kind that people make. It is planted alone (in a copy; the tree is
+not touched), the tests are linked with it and run, and they must fail. A bug that passes all of them is a hole.
+
+usage: planted_bugs.py [NAME...]      QSFS_BUILD_DIR: a configured build (default: build/dev)
+
+When a change of the source makes a bug impossible to plant (its text is gone), the list is brought up to date, not
+shortened.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("QSFS_BUILD_DIR", ROOT / "build" / "dev")).resolve()
+BUILD_DEADLINE = 3600
+TEST_DEADLINE = 600
+
+# The tests, the quick ones first; what they are given to run.
+TESTS = {
+    "fs_log_test": {},
+    "local_sim_test": {"QSFS_SIM_SEEDS": "400"},
+}
+
+# Name, what it does wrong, file, text, replacement.
+BUGS = [
+    ("ack-before-data", "fsync does not sync the data file", "fs/log/log_sync.cc",
+     "    done = sync_data();\n", "    unsynced_.clear();\n"),
+    ("ack-before-journal", "fsync does not sync the journal", "fs/log/log_sync.cc",
+     "  if (done) done = sync_journals();\n", ""),
+    ("retry-failed-fsync", "a failed fsync is tried again and called good", "fs/log/log_sync.cc",
+     "    fail_for_good(done.error(), Errc::kReadOnly);\n", ""),
+    ("redo-not-copied", "the journal gets no copy of payload that it is to cover", "fs/log/log_sync.cc",
+     "  if (!copy.empty()) {\n", "  if (copy.refs.size() > 100000) {\n"),
+    ("redo-not-restored", "replay leaves copies in the journal", "fs/log/replay.cc",
+     "QSFS_TRY(file->pwrite(ref.position, copy));", "QSFS_TRY(file->pwrite(ref.position, copy.first(0)));"),
+    ("redo-forgets-half", "only the first piece of unsynced payload is kept", "fs/log/redo.cc",
+     "  copy_.refs.push_back(ref);\n", "  if (!copy_.refs.empty()) return;\n  copy_.refs.push_back(ref);\n"),
+    ("redo-into-reused-segment", "a segment with copies is begun anew after a restart", "fs/log/replay.cc",
+     "last_has_payload_ = last_has_payload_ || !record.payloads.empty();",
+     "last_has_payload_ = last_has_payload_ || (!record.payloads.empty() && !record.is_redo());"),
+    ("payload-crc-unchecked", "replay believes that payload is there", "fs/log/replay.cc",
+     "if (got != ref.length || crc32c(payload_) != ref.crc32c) return false;", "if (got == SIZE_MAX) return false;"),
+    ("record-crc-unchecked", "replay takes torn records", "fs/log/journal_format.cc",
+     "load_le<std::uint32_t>(record.data() + kCrcAt) != record_crc(record)", "record_crc(record) == 1"),
+    ("chain-unchecked", "a segment follows whatever is before it", "fs/log/replay.cc",
+     "after->second.start->previous_end == Lsn::at(id, scan.end)", "after->second.start->previous_end.value != 0"),
+    ("later-segments-stay", "segments behind a torn tail are not removed", "fs/log/replay.cc",
+     "    return remove_segments_from(next(end_.segment()));\n", "    return {};\n"),
+    ("tail-not-cut", "what is behind the end of the history stays", "fs/log/replay.cc",
+     "        QSFS_TRY(file->truncate(end));\n", ""),
+    ("clean-pages-journal", "a replay does not write again what a failed sync lost (journal)", "fs/log/replay.cc",
+     "      if (Lsn::at(id, end) > durable_) {\n", "      if (id == SegmentId{}) {\n"),
+    ("clean-pages-payload", "a replay does not write again what a failed sync lost (payload)", "fs/log/replay.cc",
+     "/*rewrite=*/!is_durable", "/*rewrite=*/false"),
+    ("replay-off-by-one", "the first record after the store's is left out", "fs/log/replay.cc",
+     "if (record.lsn < applied_ || record.is_redo()) return true;",
+     "if (record.lsn <= applied_ || record.is_redo()) return true;"),
+    ("apply-before-durable", "what is replayed is applied before it is durable", "fs/log/replay.cc",
+     "    QSFS_TRY(datasync_all());\n", ""),
+    ("no-directory-sync", "a new segment's names are not made durable", "fs/log/log_segments.cc",
+     "  failpoint(kFailPrepareAfterData);\n  QSFS_TRY(disk_.sync_directory(options_.directory));\n",
+     "  failpoint(kFailPrepareAfterData);\n"),
+    ("failed-write-acknowledged", "a failed write of payload is called good", "fs/log/log_commit.cc",
+     "  QSFS_TRY(written);\n", ""),
+    ("failed-apply-stays", "a change that the store refused comes back", "fs/log/log_commit.cc",
+     "    if (!guarded_store(place.first(4), zeros.first(4)) ||\n        !guarded_store(place.subspan(4), zeros.subspan(4))) {",
+     "    if (zeros.empty()) {"),
+    ("sums-before-data", "sums vouch for data that is not durable", "fs/log/segment_files.cc",
+     "    QSFS_TRY(datasync());\n    QSFS_TRY(write_file_atomically", "    QSFS_TRY(write_file_atomically"),
+    ("sums-unchecked", "blocks are read without their sums", "fs/log/segment_files.cc",
+     "if (!sums_.matches(block, content)) QSFS_TRY(read_verified(block, content));", ""),
+    ("store-ahead-of-log", "the metadata store is written out before the log", "fs/meta/rocks_store.cc",
+     "    if (!before_flush_) return;\n", "    if (before_flush_ || !before_flush_) return;\n"),
+    ("half-a-truncation", "a truncation that was cut off is not finished", "fs/volume/ops_write.cc",
+     "        if ((inode->row.flags & kInodeTruncating) != 0 && end > inode->row.size) break;\n", ""),
+]
+
+
+def run(command, deadline, **options):
+    return subprocess.run(command, shell=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=deadline, check=False, **options)
+
+
+class Builder:
+    """Compiles one changed source and links it before the library that has the right one."""
+
+    def __init__(self, build, scratch):
+        self.build, self.scratch = build, scratch
+        entries = json.loads((build / "compile_commands.json").read_text())
+        self.compile = {entry["file"]: entry for entry in entries}
+        done = run(f"cmake --build {build} --target {' '.join(TESTS)}", BUILD_DEADLINE)
+        if done.returncode != 0:
+            sys.exit(f"the tree does not build: {done.stdout[-3000:]}")
+        self.link = {}
+        for test in TESTS:
+            lines = run(f"ninja -C {build} -t commands {test}", 60).stdout.splitlines()
+            self.link[test] = next(line for line in reversed(lines) if f"-o bin/{test} " in line)
+
+    def plant(self, file, text):
+        """The error, or nothing."""
+        source, planted = self.scratch / pathlib.Path(file).name, self.scratch / "planted.o"
+        source.write_text(text)
+        entry = self.compile[str(ROOT / file)]
+        words = entry["command"].split()
+        words[words.index("-c") + 1] = str(source)
+        words[words.index("-o") + 1] = str(planted)
+        if "-MF" in words:
+            words[words.index("-MF") + 1] = str(self.scratch / "planted.d")
+        done = run(" ".join(words), BUILD_DEADLINE, cwd=entry["directory"])
+        for test, line in self.link.items():
+            if done.returncode != 0:
+                break
+            done = run(line.replace(f"-o bin/{test} ", f"-o {self.scratch / test} {planted} "), BUILD_DEADLINE,
+                       cwd=self.build)
+        return None if done.returncode == 0 else done.stdout
+
+
+def failing_test(directory):
+    """The test that fails, or nothing."""
+    for name, environment in TESTS.items():
+        try:
+            done = run(f"{directory / name} --gtest_brief=1 --gtest_fail_fast", TEST_DEADLINE,
+                       env={**os.environ, **environment})
+        except subprocess.TimeoutExpired:
+            return f"{name} (hangs)"
+        if done.returncode != 0:
+            failed = [line.split("]", 1)[1].split("(")[0].strip().rstrip(",") for line in done.stdout.splitlines()
+                      if line.startswith("[  FAILED  ]")]
+            return f"{name}: {failed[0] if failed else f'exit {done.returncode}'}"
+    return None
+
+
+def try_bug(builder, bug):
+    """What became of one bug, as a word and its explanation."""
+    name, meaning, file, old, new = bug
+    text = (ROOT / file).read_text()
+    if text.count(old) != 1:
+        return "LOST", f"its text is in {file} {text.count(old)} times"
+    error = builder.plant(file, text.replace(old, new))
+    if error is not None:
+        return "BROKEN", f"does not build: {error[-1500:]}"
+    found = failing_test(builder.scratch)
+    return ("MISSED", meaning) if found is None else ("found", f"by {found}")
+
+
+def main():
+    wanted = sys.argv[1:]
+    planted = [bug for bug in BUGS if not wanted or bug[0] in wanted]
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="qsfs-planted-") as scratch:
+        builder = Builder(BUILD, pathlib.Path(scratch))
+        if (failed := failing_test(BUILD / "bin")) is not None:
+            sys.exit(f"the tests fail without any bug: {failed}")
+        for bug in planted:
+            start = time.monotonic()
+            word, text = try_bug(builder, bug)
+            missed += word != "found"
+            print(f"{word:7} {bug[0]:28} {text}  ({time.monotonic() - start:.0f} s)", flush=True)
+    print(f"planted bugs found: {len(planted) - missed} of {len(planted)}")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
