@@ -49,6 +49,19 @@ void run_check(Session&, Arguments, ReplyWriter&);
 void run_scan(Session&, Arguments, ReplyWriter&);
 void run_dbsize(Session&, Arguments, ReplyWriter&);
 
+void run_rscan(Session&, Arguments, ReplyWriter&);
+
+// commands_history.cc
+void run_keytime(Session&, Arguments, ReplyWriter&);
+void run_keycur(Session&, Arguments, ReplyWriter&);
+void run_history(Session&, Arguments, ReplyWriter&);
+void run_wait(Session&, Arguments, ReplyWriter&);
+void run_nsjump(Session&, Arguments, ReplyWriter&);
+void run_flush(Session&, Arguments, ReplyWriter&);
+void run_reload(Session&, Arguments, ReplyWriter&);
+void run_index(Session&, Arguments, ReplyWriter&);
+void run_data(Session&, Arguments, ReplyWriter&);
+
 // commands_namespace.cc
 void run_select(Session&, Arguments, ReplyWriter&);
 void run_nsnew(Session&, Arguments, ReplyWriter&);

@@ -216,7 +216,10 @@ void run_check(Session& session, Arguments arguments, ReplyWriter& reply) {
   }
 }
 
-void run_scan(Session& session, Arguments arguments, ReplyWriter& reply) {
+namespace {
+
+void run_scan_towards(Result<ScanPage> (EngineNamespace::*scan)(Bytes, std::size_t),
+                      Session& session, Arguments arguments, ReplyWriter& reply) {
   constexpr std::string_view kNoMoreData = "No more data";
   const Bytes cursor = arguments.size() > 1 ? arguments[1] : Bytes{};
   if (arguments.size() > 1 && cursor.size() != kCursorLen) {
@@ -226,11 +229,11 @@ void run_scan(Session& session, Arguments arguments, ReplyWriter& reply) {
   if (!cursor.empty() && std::ranges::all_of(cursor, is_end_byte)) {
     return reply.error(kNoMoreData);
   }
-  Result<ScanPage> page = session.current().scan(cursor, kScanEntriesMax);
+  Result<ScanPage> page = (session.current().*scan)(cursor, kScanEntriesMax);
   for (std::size_t i = 0; i < kScanEmptyPagesMax; ++i) {
     if (!page || !page->entries.empty() || page->cursor.empty()) break;
     const Buffer passed = std::move(page->cursor);
-    page = session.current().scan(passed, kScanEntriesMax);
+    page = (session.current().*scan)(passed, kScanEntriesMax);
   }
   if (!page) {
     if (page.error().code == Errc::kInvalidArgument) return reply.error("Invalid key format");
@@ -247,6 +250,16 @@ void run_scan(Session& session, Arguments arguments, ReplyWriter& reply) {
     reply.integer(static_cast<std::int64_t>(entry.payload_bytes));
     reply.integer(static_cast<std::int64_t>(entry.unix_time_s));
   }
+}
+
+}  // namespace
+
+void run_scan(Session& session, Arguments arguments, ReplyWriter& reply) {
+  run_scan_towards(&EngineNamespace::scan, session, arguments, reply);
+}
+
+void run_rscan(Session& session, Arguments arguments, ReplyWriter& reply) {
+  run_scan_towards(&EngineNamespace::scan_back, session, arguments, reply);
 }
 
 void run_dbsize(Session& session, Arguments /*arguments*/, ReplyWriter& reply) {

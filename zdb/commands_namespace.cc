@@ -150,7 +150,7 @@ void append_disk_lines(Session& session, std::string& text) {
 }
 
 std::string describe_namespace(Session& session, const EngineNamespace& described) {
-  const NamespaceSettings settings = described.settings();
+  const NamespaceSettings settings = session.service().settings_of(described);
   const NamespaceCounters counters = described.counters();
   std::string text = "# namespace\n";
   const auto line = [&text](std::string_view field, const auto& value) {
@@ -184,6 +184,15 @@ std::string describe_namespace(Session& session, const EngineNamespace& describe
                                 : 0);
   }
   append_disk_lines(session, text);
+  if (session.is_admin()) {
+    const NamespacePlace place = described.place();
+    line("data_path", place.directory);
+    line("data_active", place.data_file);
+    line("index_path", place.directory);
+    line("index_active", place.index_file);
+    line("data_current_id", place.file_id);
+    line("data_current_offset", place.data_end);
+  }
   return text;
 }
 
@@ -200,7 +209,7 @@ void run_select(Session& session, Arguments arguments, ReplyWriter& reply) {
   std::shared_ptr<EngineNamespace> selected = session.service().engine().find_namespace(name);
   if (selected == nullptr) return reply.error(kNamespaceNotFound);
   const std::optional<Session::Access> access =
-      authenticate(session, selected->settings(), arguments.subspan(2), reply);
+      authenticate(session, session.service().settings_of(*selected), arguments.subspan(2), reply);
   if (!access) return;
   session.select(std::move(selected), *access);
   reply.simple("OK");
@@ -267,7 +276,10 @@ void run_nsset(Session& session, Arguments arguments, ReplyWriter& reply) {
   MutexLock lock(service.settings_mutex());
   const std::shared_ptr<EngineNamespace> changed = service.engine().find_namespace(name);
   if (changed == nullptr) return reply.error(kNamespaceNotFound);
-  if (name == kDefaultNamespace && property == "maxsize") {
+  // Under --protect the password of "default" is the administrator's, and it is public.
+  const bool is_protected =
+      service.options().protect_default && (property == "password" || property == "public");
+  if (name == kDefaultNamespace && (property == "maxsize" || is_protected)) {
     return reply.error("Cannot update default namespace");
   }
   NamespaceSettings settings = changed->settings();

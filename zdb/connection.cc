@@ -46,7 +46,12 @@ void Connection::serve(std::uint32_t events, MutableBytes scratch, MonotonicTime
     if (is_readable) discard_input(scratch);
     return;
   }
+  if (is_waiting_ && (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+    is_closed_ = true;
+    return;
+  }
   if (!output_.empty()) send();
+  if (is_waiting_) return;
   if (!held_.empty()) {
     run_held();
   } else if (is_readable && may_run()) {
@@ -56,12 +61,12 @@ void Connection::serve(std::uint32_t events, MutableBytes scratch, MonotonicTime
 }
 
 bool Connection::may_run() const {
-  return !is_closed_ && !is_closing_ && requests_left_in_turn_ > 0 &&
+  return !is_closed_ && !is_closing_ && !is_waiting_ && requests_left_in_turn_ > 0 &&
          output_.size_bytes() < limits_.unsent_bytes_max;
 }
 
 bool Connection::has_turn_left() const {
-  return !is_closed_ && !is_closing_ && !held_.empty() &&
+  return !is_closed_ && !is_closing_ && !is_waiting_ && !held_.empty() &&
          output_.size_bytes() < limits_.unsent_bytes_max;
 }
 
@@ -69,7 +74,9 @@ std::uint32_t Connection::wanted_events() const {
   if (is_lingering_) return EPOLLIN;
   std::uint32_t wanted = 0;
   if (!output_.empty()) wanted |= EPOLLOUT;
-  const bool reads = !is_closing_ && !peer_has_finished_ && held_.empty() &&
+  // Nothing is read while it waits, so that only this tells that the client has gone.
+  if (is_waiting_) wanted |= EPOLLRDHUP;
+  const bool reads = !is_closing_ && !peer_has_finished_ && !is_waiting_ && held_.empty() &&
                      output_.size_bytes() < limits_.unsent_bytes_max;
   if (reads) wanted |= EPOLLIN;
   return wanted;
@@ -103,6 +110,15 @@ void Connection::receive(MutableBytes scratch) {
   }
 }
 
+bool Connection::poll_wait() {
+  ReplyWriter reply(output_);
+  const Session::After after = session_.poll_wait(reply);
+  if (after == Session::After::kWait) return false;
+  is_waiting_ = false;
+  if (after == Session::After::kClose) begin_close();
+  return true;
+}
+
 void Connection::run_held() {
   Buffer held = std::move(held_);
   held_.clear();
@@ -123,6 +139,7 @@ void Connection::run_requests(Bytes in) {
     const Session::After after = session_.execute(parser_.arguments(), reply);
     parser_.finish_request();
     if (after == Session::After::kClose) return begin_close();
+    is_waiting_ = after == Session::After::kWait;
   }
   if (!in.empty() && !is_closing_) held_.assign(in.begin(), in.end());
 }

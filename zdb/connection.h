@@ -47,6 +47,10 @@ class Connection {
   [[nodiscard]] int fd() const { return fd_.get(); }
   // To be destroyed.
   [[nodiscard]] bool is_closed() const { return is_closed_; }
+  // Its client waits for what another one does: poll_wait() is to be called now and then.
+  [[nodiscard]] bool is_waiting() const { return is_waiting_ && !is_closed_; }
+  // True when the wait is over and requests that came meanwhile may have their turn.
+  bool poll_wait();
   // There are requests in memory that can be run without any event.
   [[nodiscard]] bool has_turn_left() const;
   // What to wait for: EPOLLIN, EPOLLOUT, both, or neither.
@@ -73,6 +77,7 @@ class Connection {
   std::size_t requests_left_in_turn_ = 0;
   MonotonicTime last_progress_;
   bool peer_has_finished_ = false;  // It will send nothing more.
+  bool is_waiting_ = false;         // For another client's command; no request is run before.
   bool is_closing_ = false;         // No further request is run.
   bool is_lingering_ = false;       // All is sent; waiting for the peer to read it and close.
   bool is_closed_ = false;

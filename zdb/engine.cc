@@ -156,6 +156,27 @@ class StorageEngine final : public Engine {
     return written;
   }
 
+  Status reload_namespace(std::string_view name) override {
+    const AdminTurn turn(*this);
+    const auto store = find_store(name);
+    if (store == nullptr) return fail(Errc::kNotFound, "namespace " + std::string(name));
+    const NamespaceSettings settings = store->settings();
+    QSFS_TRY(store->close());
+    QSFS_ASSIGN(auto reopened, NamespaceStore::open(context_, owner_lock_, store->directory(),
+                                                    std::string(name), settings));
+    MutexLock lock(mu_);
+    stores_.find(name)->second = std::move(reopened);
+    return {};
+  }
+
+  std::shared_ptr<EngineNamespace> successor_of(const EngineNamespace& dropped) override {
+    const AdminTurn turn(*this);
+    auto store = find_store(dropped.name());
+    // Another directory: a namespace that was made later under the same name.
+    if (store == nullptr || store->is_dropped()) return nullptr;
+    return store->directory() == dropped.place().directory ? store : nullptr;
+  }
+
   Status sync() override {
     Status first_failure;
     for (const auto& store : stores()) {

@@ -7,6 +7,7 @@
 // is cut.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -45,6 +46,32 @@ struct NamespaceCounters {
   std::int64_t last_io_error_unix_s = 0;
 };
 
+// Where a namespace writes now; for administrators.
+struct NamespacePlace {
+  std::string directory;
+  std::string data_file;  // Empty: nothing was ever written.
+  std::string index_file;
+  std::uint32_t file_id = 0;  // 0: none.
+  std::uint64_t data_end = 0;
+};
+
+// One version of a key.
+struct EntryVersion {
+  std::optional<std::array<std::byte, 8>> previous;  // Names the version before it.
+  std::uint32_t unix_time_s = 0;
+  Buffer value;
+};
+
+// An entry as it stands in a data file.
+struct RawEntry {
+  Buffer key;
+  std::uint64_t previous_offset = 0;  // Of the entry before it in the file; 0: it is the first.
+  std::uint32_t value_crc = 0;
+  bool is_tombstone = false;
+  std::uint32_t unix_time_s = 0;
+  Buffer value;
+};
+
 enum class SetOutcome { kStored, kIdentical };
 
 // One namespace. Thread-safe; shared by its sessions, and usable until destroyed even after it was
@@ -80,6 +107,29 @@ class EngineNamespace {
   // `entries_max`. A cursor stays valid when its key is deleted or replaced. kInvalidArgument:
   // malformed.
   virtual Result<ScanPage> scan(Bytes cursor, std::size_t entries_max) = 0;
+  // The same from the newest to the oldest: what stands before `cursor`; empty: from the end.
+  virtual Result<ScanPage> scan_back(Bytes cursor, std::size_t entries_max) = 0;
+  // The cursor with which scan() goes on behind this key. nullopt: no such key.
+  virtual Result<std::optional<Buffer>> cursor_of(Bytes key) = 0;
+  // When the key was set, Unix seconds. nullopt: no such key.
+  virtual Result<std::optional<std::uint32_t>> key_time(Bytes key) = 0;
+  // The version that `reference` (EntryVersion::previous) names; the newest with an empty one.
+  // nullopt: no such key, or a version that is no longer kept. A removal ends the history of a
+  // key. Reads the index back to where the version before it stands. kInvalidArgument: `reference`
+  // does not name a version of the key; otherwise as get().
+  virtual Result<std::optional<EntryVersion>> version(Bytes key, Bytes reference) = 0;
+  // The entry at a byte offset of a data file. nullopt: the file ends there. kNotFound: no such
+  // file; kInvalidArgument: no entry starts there; kCorruption: it is damaged.
+  virtual Result<std::optional<RawEntry>> raw_entry(std::uint32_t file_id,
+                                                    std::uint64_t offset) = 0;
+
+  virtual NamespacePlace place() const = 0;
+  // Closes the file that is being written, durably, and starts the next one. Does nothing while
+  // that file is empty.
+  virtual Status rotate() = 0;
+  // Removes all entries and their files. Sequential ids go on where they were. When it fails or the
+  // machine dies in the middle, what remains is the newest part of what was written.
+  virtual Status flush() = 0;
 };
 
 struct EngineOptions {
@@ -113,6 +163,14 @@ class Engine {
   virtual Status drop_namespace(std::string_view name) = 0;
   // kPermission when the mode of a namespace that was ever written to changes; kNotFound.
   virtual Status change_settings(std::string_view name, const NamespaceSettings& settings) = 0;
+
+  // Reads a namespace again from its files. Its EngineNamespace is dropped by that, and has a
+  // successor. kNotFound. When the files cannot be opened it stays dropped; reloading it again
+  // tries again.
+  virtual Status reload_namespace(std::string_view name) = 0;
+  // What a reload put in the place of a dropped namespace, waiting for one that is under way; null
+  // when it was removed.
+  virtual std::shared_ptr<EngineNamespace> successor_of(const EngineNamespace& dropped) = 0;
 
   // Makes everything acknowledged so far durable.
   virtual Status sync() = 0;

@@ -17,6 +17,8 @@ namespace {
 constexpr std::size_t kScratchBytes = 64 * kKiB;
 constexpr std::size_t kEventsPerWait = 64;
 constexpr int kTickMs = 1000;  // How often time-outs are looked at.
+// How soon a client in WAIT hears of what another thread's client did.
+constexpr int kWaitTickMs = 50;
 constexpr int kForever = -1;
 // How long a stopping loop waits for clients to take the replies that they are owed.
 constexpr Duration kFinishTimeout = std::chrono::seconds(1);
@@ -69,9 +71,13 @@ void EventLoop::wake() {
 
 void EventLoop::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
-    const int timeout_ms = !next_turns_.empty() ? 0 : connections_.empty() ? kForever : kTickMs;
+    const int timeout_ms = !next_turns_.empty()   ? 0
+                           : !waiting_.empty()    ? kWaitTickMs
+                           : connections_.empty() ? kForever
+                                                  : kTickMs;
     wait_and_serve(timeout_ms);
     serve_next_turns();
+    check_waiting();
     check_timeouts();
   }
   finish();
@@ -128,10 +134,12 @@ void EventLoop::after_serving(Connection& connection) {
   const int fd = connection.fd();
   if (connection.is_closed()) {
     // Closing the descriptor takes it out of the epoll set.
+    waiting_.erase(fd);
     connections_.erase(fd);
     connection_count_.fetch_sub(1);
     return;
   }
+  if (connection.is_waiting()) waiting_.insert(fd);
   if (connection.has_turn_left()) next_turns_.push_back(fd);
   watch(connection, connection.wanted_events());
 }
@@ -155,6 +163,23 @@ void EventLoop::serve_next_turns() {
     if (found != connections_.end() && found->second.connection->has_turn_left()) {
       serve(*found->second.connection, 0);
     }
+  }
+}
+
+void EventLoop::check_waiting() {
+  if (waiting_.empty()) return;
+  const std::vector<int> waiting(waiting_.begin(), waiting_.end());
+  for (const int fd : waiting) {
+    const auto found = connections_.find(fd);
+    // Disconnected, perhaps, and its descriptor another client's now.
+    if (found == connections_.end() || !found->second.connection->is_waiting()) {
+      waiting_.erase(fd);
+      continue;
+    }
+    if (!found->second.connection->poll_wait()) continue;
+    waiting_.erase(fd);
+    // Sends the reply, and runs what the client sent behind the WAIT.
+    serve(*found->second.connection, 0);
   }
 }
 

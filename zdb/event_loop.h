@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/mutex.h"
@@ -46,6 +47,7 @@ class EventLoop {
   void watch(Connection& connection, std::uint32_t wanted);
   void serve_next_turns();
   void check_timeouts();
+  void check_waiting();
   void finish();
   void wake();
 
@@ -65,7 +67,9 @@ class EventLoop {
     std::uint32_t watched = 0;
   };
   std::unordered_map<int, Served> connections_;  // By descriptor.
-  std::vector<int> next_turns_;                  // Descriptors with requests left in memory.
+  // Descriptors of clients that wait for another one's command.
+  std::unordered_set<int> waiting_;
+  std::vector<int> next_turns_;  // Descriptors with requests left in memory.
   Buffer scratch_;
   MonotonicTime now_{};
   MonotonicTime next_check_{};

@@ -184,6 +184,28 @@ std::optional<EntryPlace> IdTable::next(std::uint64_t& id, std::size_t slots_max
   return std::nullopt;
 }
 
+std::optional<EntryPlace> IdTable::previous(std::uint64_t& id, std::size_t slots_max,
+                                            bool* at_end) const {
+  *at_end = false;
+  for (std::size_t looked = 0; looked < slots_max; ++looked) {
+    const auto after = chunks_.upper_bound(id / kIdsPerChunk);
+    if (after == chunks_.begin()) {
+      *at_end = true;
+      return std::nullopt;
+    }
+    const auto chunk = std::prev(after);
+    if (chunk->first != id / kIdsPerChunk) id = (chunk->first + 1) * kIdsPerChunk - 1;
+    const Slot& slot = chunk->second->slots[id % kIdsPerChunk];
+    if (slot.file_id != 0) return place_of(slot);
+    if (id == 0) {
+      *at_end = true;
+      return std::nullopt;
+    }
+    --id;
+  }
+  return std::nullopt;
+}
+
 std::uint64_t IdTable::memory_bytes() const {
   constexpr std::uint64_t kMapNodeBytes = 64;
   return sizeof *this + chunks_.size() * (sizeof(Chunk) + kMapNodeBytes);

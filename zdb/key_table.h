@@ -91,6 +91,8 @@ class IdTable {
   // The first live id at or after `id`, among at most `slots_max` slots; `id` moves past what was
   // looked at. nullopt: none in there; *at_end tells whether the table ends here.
   std::optional<EntryPlace> next(std::uint64_t& id, std::size_t slots_max, bool* at_end) const;
+  // The last live id at or before `id`, likewise downwards.
+  std::optional<EntryPlace> previous(std::uint64_t& id, std::size_t slots_max, bool* at_end) const;
 
   [[nodiscard]] std::uint64_t memory_bytes() const;
 

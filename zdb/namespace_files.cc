@@ -76,6 +76,85 @@ Status NamespaceStore::roll_unlocking() {
   return {};
 }
 
+Status NamespaceStore::begin_roll_unlocking() {
+  while (rolling_ && !dropped_) space_changed_.wait(mu_);
+  if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
+  rolling_ = true;
+  while (active_ != nullptr && !active_->idle()) space_changed_.wait(mu_);
+  return {};
+}
+
+void NamespaceStore::end_roll_locked() {
+  rolling_ = false;
+  space_changed_.notify_all();
+}
+
+Status NamespaceStore::rotate() {
+  MutexLock lock(mu_);
+  if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
+  ++operations_;
+  const Status rotated = rotate_unlocking();
+  if (--operations_ == 0) idle_changed_.notify_all();
+  return rotated;
+}
+
+Status NamespaceStore::rotate_unlocking() {
+  QSFS_TRY(begin_roll_unlocking());
+  const bool is_empty = active_ == nullptr || active_->tail() == kFileHeaderLen;
+  const Status rolled = is_empty ? Status() : roll_unlocking();
+  end_roll_locked();
+  return rolled;
+}
+
+Status NamespaceStore::flush() {
+  MutexLock lock(mu_);
+  if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
+  ++operations_;
+  const Status flushed = flush_unlocking();
+  if (--operations_ == 0) idle_changed_.notify_all();
+  return flushed;
+}
+
+// A new file takes over, and everything before it goes, the oldest first: so whatever a crash
+// leaves is the newest part of history, in which no removed or replaced value comes back.
+Status NamespaceStore::flush_unlocking() {
+  QSFS_TRY(begin_roll_unlocking());
+  if (files_.empty()) {
+    end_roll_locked();
+    return {};
+  }
+  // The next open must not take zeros for an entry of the file that a failure may leave behind.
+  Status made = finish_active_unlocking();
+  if (made) made = create_active_unlocking();
+  if (!made) {
+    end_roll_locked();
+    return made;
+  }
+  while (removing_dead_) space_changed_.wait(mu_);
+  std::vector<std::shared_ptr<DataFile>> old;
+  const std::uint32_t oldest = files_.begin()->first;
+  for (const auto& [id, file] : files_) {
+    if (file == active_->file) continue;
+    file->live_entries = 0;
+    file->live_bytes = 0;
+    file->tombstone_oldest = std::min(file->tombstone_oldest, oldest);
+    file->doomed = false;  // One that could not be removed is tried again.
+    old.push_back(file);
+  }
+  forget_all_locked();
+  end_roll_locked();
+  remove_dead_unlocking(old);
+  const bool all_gone = std::ranges::none_of(
+      old,
+      [&](const auto& file) QSFS_NO_THREAD_SAFETY_ANALYSIS { return files_.contains(file->id); });
+  mu_.unlock();
+  const Status synced = context_.disk.sync_directory(directory_);
+  mu_.lock();
+  QSFS_TRY(synced);
+  if (all_gone) return {};
+  return fail(Errc::kIo, "namespace " + name_ + ": files could not be removed; flush it again");
+}
+
 // Leaves the active file whole and durable with an index that covers it.
 Status NamespaceStore::finish_active_unlocking() {
   const std::shared_ptr<ActiveFile> active = active_;
@@ -251,6 +330,7 @@ void NamespaceStore::remove_dead_unlocking(const std::vector<std::shared_ptr<Dat
     files_.erase(file->id);
   }
   removing_dead_ = false;
+  space_changed_.notify_all();
 }
 
 std::uint32_t NamespaceStore::oldest_file_of_locked(const Target& target,

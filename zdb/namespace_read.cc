@@ -13,40 +13,6 @@ namespace {
 // where it stays with a second call.
 constexpr std::size_t kReadWholeBytesMax = 16 * kKiB;
 
-constexpr std::size_t kCursorLen = 17;
-enum class CursorKind : std::uint8_t { kKey = 1, kId = 2 };
-
-// kKey: file id and the offset of the last entry. kId: 0 and the last id.
-struct Cursor {
-  CursorKind kind = CursorKind::kKey;
-  std::uint32_t file_id = 0;
-  std::uint64_t position = 0;
-};
-
-Buffer encode_cursor(const Cursor& cursor) {
-  Buffer out;
-  ByteWriter writer(out);
-  writer.le(static_cast<std::uint8_t>(cursor.kind));
-  writer.le(cursor.file_id);
-  writer.le(cursor.position);
-  writer.le(crc32c(out));
-  return out;
-}
-
-Result<Cursor> decode_cursor(Bytes bytes, CursorKind kind) {
-  ByteReader reader(bytes);
-  Cursor cursor;
-  cursor.kind = static_cast<CursorKind>(reader.le<std::uint8_t>());
-  cursor.file_id = reader.le<std::uint32_t>();
-  cursor.position = reader.le<std::uint64_t>();
-  const auto crc = reader.le<std::uint32_t>();
-  if (!reader.at_end() || crc != crc32c(bytes.first(kCursorLen - sizeof crc)) ||
-      cursor.kind != kind) {
-    return fail(Errc::kInvalidArgument, "this is not a cursor of this namespace");
-  }
-  return cursor;
-}
-
 std::unexpected<Error> damaged_entry(const DataFile& file, std::uint64_t offset) {
   return fail(Errc::kCorruption,
               file.data_path + ": the entry at " + std::to_string(offset) + " is damaged");
@@ -193,17 +159,6 @@ bool NamespaceStore::is_identical_unlocking(const EntryPlace& place, const Draft
   return same;
 }
 
-struct NamespaceStore::ScanState {
-  Cursor at;  // What was looked at last.
-  std::size_t entries_max = 0;
-  std::size_t steps_left = kScanSteps;
-  ScanPage page;
-
-  [[nodiscard]] bool is_full() const {
-    return page.entries.size() >= entries_max || steps_left == 0;
-  }
-};
-
 Result<ScanPage> NamespaceStore::scan(Bytes cursor, std::size_t entries_max) {
   MutexLock lock(mu_);
   if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
@@ -238,17 +193,7 @@ Result<ScanPage> NamespaceStore::scan_ids_unlocking(ScanState& state) {
     if (!place) continue;
     const auto id = encode_id(state.at.position++);
     ScanEntry entry{.key = Buffer(id.begin(), id.end()), .payload_bytes = place->value_len};
-    // The time stands in the entry alone. One that cannot be read is listed without.
-    const std::shared_ptr<DataFile> file = files_.at(place->file_id);
-    if (const auto handle = handle_unlocking(file)) {
-      std::array<std::byte, kEntryHeaderLen + kSequentialKeyLen> head;
-      mu_.unlock();
-      const auto got = (*handle)->pread(place->offset, head);
-      mu_.lock();
-      const auto header = decode_entry_header(Bytes(head).first(got.value_or(0)),
-                                              {.salt = file->header.salt, .offset = place->offset});
-      if (header) entry.unix_time_s = header->unix_time_s;
-    }
+    entry.unix_time_s = time_of_unlocking(*place);
     state.page.entries.push_back(std::move(entry));
   }
   if (!at_end && state.at.position > 0) {

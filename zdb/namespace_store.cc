@@ -164,9 +164,40 @@ void NamespaceStore::mark_dropped() {
   while (operations_ > 0) idle_changed_.wait(mu_);
   active_.reset();
   files_.clear();
+  forget_all_locked();
+  owner_lock_.reset();
+}
+
+Status NamespaceStore::close() {
+  MutexLock lock(mu_);
+  if (dropped_) return {};  // By a reload that could not open it again.
+  dropped_ = true;
+  space_changed_.notify_all();
+  while (operations_ > 0) idle_changed_.wait(mu_);
+  const Status finished = finish_active_unlocking();
+  active_.reset();
+  forget_all_locked();
+  files_.clear();
+  owner_lock_.reset();
+  return finished;
+}
+
+void NamespaceStore::forget_all_locked() {
   keys_ = KeyTable();
   ids_ = IdTable();
-  owner_lock_.reset();
+  entries_ = 0;
+  data_bytes_ = 0;
+}
+
+NamespacePlace NamespaceStore::place() const {
+  MutexLock lock(mu_);
+  NamespacePlace place{.directory = directory_};
+  if (active_ == nullptr) return place;
+  place.data_file = active_->file->data_path;
+  place.index_file = active_->file->index_path;
+  place.file_id = active_->file->id;
+  place.data_end = active_->file->data_end;
+  return place;
 }
 
 std::optional<NamespaceStore::Target> NamespaceStore::target_of(Bytes key) const {

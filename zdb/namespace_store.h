@@ -25,6 +25,7 @@
 #include "zdb/data_file.h"
 #include "zdb/engine.h"
 #include "zdb/key_table.h"
+#include "zdb/scan_cursor.h"
 
 namespace qsfs::zdb {
 
@@ -75,6 +76,16 @@ class NamespaceStore final : public EngineNamespace {
   Result<std::optional<std::uint64_t>> length(Bytes key) override QSFS_EXCLUDES(mu_);
   Result<CheckVerdict> check(Bytes key) override QSFS_EXCLUDES(mu_);
   Result<ScanPage> scan(Bytes cursor, std::size_t entries_max) override QSFS_EXCLUDES(mu_);
+  Result<ScanPage> scan_back(Bytes cursor, std::size_t entries_max) override QSFS_EXCLUDES(mu_);
+  Result<std::optional<Buffer>> cursor_of(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<std::optional<std::uint32_t>> key_time(Bytes key) override QSFS_EXCLUDES(mu_);
+  Result<std::optional<EntryVersion>> version(Bytes key, Bytes reference) override
+      QSFS_EXCLUDES(mu_);
+  Result<std::optional<RawEntry>> raw_entry(std::uint32_t file_id, std::uint64_t offset) override
+      QSFS_EXCLUDES(mu_);
+  NamespacePlace place() const override QSFS_EXCLUDES(mu_);
+  Status rotate() override QSFS_EXCLUDES(mu_);
+  Status flush() override QSFS_EXCLUDES(mu_);
 
   const std::string& directory() const { return directory_; }
   // kPermission when the mode of a namespace that was ever written to would change.
@@ -85,6 +96,9 @@ class NamespaceStore final : public EngineNamespace {
   Status sync_if_dirty() QSFS_EXCLUDES(mu_);
   // Every call from now on answers kNotFound. Returns when no other is under way.
   void mark_dropped() QSFS_EXCLUDES(mu_);
+  // mark_dropped(), after which the files are whole, durable and nobody's: they can be opened
+  // again.
+  Status close() QSFS_EXCLUDES(mu_);
 
  private:
   // A key in whichever form the mode uses.
@@ -156,6 +170,13 @@ class NamespaceStore final : public EngineNamespace {
   Status extend_unlocking(std::uint64_t end) QSFS_REQUIRES(mu_);
   Status roll_unlocking() QSFS_REQUIRES(mu_);
   Status finish_active_unlocking() QSFS_REQUIRES(mu_);
+  Status rotate_unlocking() QSFS_REQUIRES(mu_);
+  Status flush_unlocking() QSFS_REQUIRES(mu_);
+  // Waits until nobody changes active_ and nobody writes to it; keeps new writers out until
+  // end_roll_locked().
+  Status begin_roll_unlocking() QSFS_REQUIRES(mu_);
+  void end_roll_locked() QSFS_REQUIRES(mu_);
+  void forget_all_locked() QSFS_REQUIRES(mu_);
   Status create_active_unlocking() QSFS_REQUIRES(mu_);
   Status wait_synced_unlocking(const std::shared_ptr<ActiveFile>& active, std::uint64_t ticket)
       QSFS_REQUIRES(mu_);
@@ -178,13 +199,53 @@ class NamespaceStore final : public EngineNamespace {
   Result<Buffer> read_value(const OpenEntry& entry, Bytes key) QSFS_EXCLUDES(mu_);
   // False also when what is there cannot be read: writing it anew repairs it.
   bool is_identical_unlocking(const EntryPlace& place, const Draft& draft) QSFS_REQUIRES(mu_);
-  struct ScanState;
+  struct ScanState {
+    Cursor at;  // What was looked at last.
+    std::size_t entries_max = 0;
+    std::size_t steps_left = kScanSteps;
+    ScanPage page;
+
+    [[nodiscard]] bool is_full() const {
+      return page.entries.size() >= entries_max || steps_left == 0;
+    }
+  };
   bool scan_record(const DataFile& file, const IndexRecord& record, ScanState& state)
       QSFS_EXCLUDES(mu_);
   Status scan_file_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
       QSFS_REQUIRES(mu_);
   Result<ScanPage> scan_ids_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
   Result<ScanPage> scan_keys_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+
+  // Reading backwards (namespace_history.cc).
+  // What the index says of a stretch of a data file, oldest first.
+  struct Record {
+    EntryType type = EntryType::kValue;
+    std::uint64_t offset = 0;
+    std::uint32_t value_len = 0;
+    std::uint32_t unix_time_s = 0;
+    std::uint32_t oldest_file = 0;
+    Buffer key;
+  };
+  struct Stretch {
+    std::uint64_t begin = 0;  // Of the data file; there is nothing before it when it is `first`.
+    bool is_first = false;
+    std::vector<Record> records;
+  };
+  // The stretch that ends below `below`; with a `key`, only its records.
+  Result<Stretch> stretch_unlocking(const std::shared_ptr<DataFile>& file, std::uint64_t below,
+                                    Bytes key) QSFS_REQUIRES(mu_);
+  Result<std::optional<EntryPlace>> previous_unlocking(Bytes key, const EntryPlace& place)
+      QSFS_REQUIRES(mu_);
+  Result<std::optional<EntryVersion>> read_version_unlocking(Bytes key, const EntryPlace& place)
+      QSFS_REQUIRES(mu_);
+  Result<EntryPlace> place_of_reference_unlocking(Bytes key, Bytes reference) QSFS_REQUIRES(mu_);
+  Result<std::optional<EntryHeader>> header_at_unlocking(const std::shared_ptr<DataFile>& file,
+                                                         std::uint64_t offset, Buffer& key)
+      QSFS_REQUIRES(mu_);
+  Result<ScanPage> scan_ids_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  Result<ScanPage> scan_keys_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  // The entry's time stands in the file alone; 0 when it cannot be read.
+  std::uint32_t time_of_unlocking(const EntryPlace& place) QSFS_REQUIRES(mu_);
 
   // Const after construction.
   const StoreContext context_;

@@ -43,6 +43,7 @@ struct CommandLine {
   std::size_t threads = 0;
   std::size_t connections = 1024;
   std::size_t memory_mib = 512;
+  bool protect = false;
 };
 
 void declare(CLI::App& app, CommandLine& line) {
@@ -69,6 +70,8 @@ void declare(CLI::App& app, CommandLine& line) {
   app.add_option("--admin-file", line.admin_file, "File whose first line is that password")
       ->type_name("FILE")
       ->excludes(admin);
+  app.add_flag("--protect", line.protect,
+               "The namespace \"default\" takes the administrator's password: read-only without");
   app.add_option("--sync", line.sync,
                  "When a write is safe from a power failure: always (before it is answered), "
                  "interval (within a second), or never (when the system likes)")
@@ -118,12 +121,17 @@ Result<ServerOptions> make_server_options(const CommandLine& line) {
                         .service = {.admin_password = line.admin,
                                     .mixed_modes = line.mode == "mixed",
                                     .default_mode = line.mode == "seq" ? NamespaceMode::kSequential
-                                                                       : NamespaceMode::kUser},
+                                                                       : NamespaceMode::kUser,
+                                    .protect_default = line.protect},
                         .threads = line.threads,
                         .connections_max = line.connections,
                         .buffered_bytes_max = line.memory_mib * kMiB};
   if (!line.admin_file.empty()) {
     QSFS_ASSIGN(options.service.admin_password, read_password_file(line.admin_file));
+  }
+  if (line.protect && options.service.admin_password.empty()) {
+    return fail(Errc::kInvalidArgument,
+                "--protect needs the administrator's password: give --admin-file or --admin");
   }
   if (options.listen.empty() && options.socket_path.empty()) options.listen = kDefaultListen;
   if (options.threads == 0) {

@@ -70,6 +70,33 @@ constexpr auto kCommands = std::to_array<Command>({
      .empty_arguments_allowed = true,
      .arguments_min = 1,
      .arguments_max = 2},
+    {.name = "RSCAN",
+     .run = run_rscan,
+     .scope = CommandScope::kRead,
+     .empty_arguments_allowed = true,
+     .arguments_min = 1,
+     .arguments_max = 2},
+    {.name = "KEYTIME",
+     .run = run_keytime,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "KEYCUR",
+     .run = run_keycur,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "HISTORY",
+     .run = run_history,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 3},
+    {.name = "WAIT",
+     .run = run_wait,
+     .scope = CommandScope::kRead,
+     .arguments_min = 2,
+     .arguments_max = 3},
+    {.name = "FLUSH", .run = run_flush, .scope = CommandScope::kWrite},
     {.name = "DBSIZE", .run = run_dbsize, .scope = CommandScope::kRead},
     {.name = "PING", .run = run_ping, .empty_arguments_allowed = true, .arguments_max = kAnyCount},
     {.name = "TIME", .run = run_time},
@@ -88,6 +115,14 @@ constexpr auto kCommands = std::to_array<Command>({
     {.name = "NSNEW", .run = run_nsnew, .admin_only = true, .arguments_min = 2, .arguments_max = 2},
     {.name = "NSDEL", .run = run_nsdel, .admin_only = true, .arguments_min = 2, .arguments_max = 2},
     {.name = "NSSET", .run = run_nsset, .admin_only = true, .arguments_min = 4, .arguments_max = 4},
+    {.name = "NSJUMP", .run = run_nsjump, .admin_only = true},
+    {.name = "RELOAD",
+     .run = run_reload,
+     .admin_only = true,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "INDEX", .run = run_index, .admin_only = true, .arguments_min = 2, .arguments_max = 3},
+    {.name = "DATA", .run = run_data, .admin_only = true, .arguments_min = 4, .arguments_max = 4},
 });
 
 constexpr char to_upper(char c) {
@@ -130,11 +165,20 @@ const Command* find_command(std::string_view name) {
   return found == kCommands.end() ? nullptr : &*found;
 }
 
+NamespaceSettings Service::settings_of(const EngineNamespace& described) const {
+  NamespaceSettings settings = described.settings();
+  if (options_.protect_default && described.name() == "default") {
+    settings.password = options_.admin_password;
+    settings.is_public = true;
+  }
+  return settings;
+}
+
 Session::Session(Service& service)
     : service_(service), is_admin_(service.options().admin_password.empty()) {
   std::shared_ptr<EngineNamespace> selected = service.engine().find_namespace("default");
   QSFS_CHECK(selected != nullptr);
-  const NamespaceSettings settings = selected->settings();
+  const NamespaceSettings settings = service.settings_of(*selected);
   const Access access = settings.password.empty() ? Access::kWrite
                         : settings.is_public      ? Access::kRead
                                                   : Access::kNone;
@@ -169,39 +213,89 @@ bool Session::is_allowed(bool writes, ReplyWriter& reply) const {
   return true;
 }
 
-Session::After Session::execute(Arguments arguments, ReplyWriter& reply) {
-  ServerStats& stats = service_.stats();
-  const std::uint64_t errors_before = reply.errors();
-  const auto finish = [&](After after) {
-    auto& counter =
-        reply.errors() == errors_before ? stats.commands_executed : stats.commands_failed;
-    counter.fetch_add(1, std::memory_order_relaxed);
-    return after;
-  };
+Session::~Session() { end_wait(); }
 
-  if (namespace_->is_dropped()) {
+void Session::begin_wait(std::string_view command, Duration timeout) {
+  wait_ = std::make_shared<WaitTicket>();
+  wait_->session = this;
+  wait_->watched_namespace = namespace_.get();
+  wait_->command = command;
+  wait_deadline_ = service_.clock().now() + timeout;
+  service_.waits().add(wait_);
+}
+
+void Session::end_wait() {
+  if (wait_ == nullptr) return;
+  service_.waits().remove(*wait_);
+  wait_.reset();
+}
+
+Session::After Session::poll_wait(ReplyWriter& reply) {
+  const std::uint64_t errors_before = reply.errors();
+  After after = After::kContinue;
+  if (const std::string_view* const ran = wait_->ran.load()) {
+    reply.simple(*ran);
+  } else if (namespace_->is_dropped()) {
+    // Also by a reload, which ends the wait: what it waited on is another object now.
+    if (has_namespace()) {
+      reply.error("Timeout");
+    } else {
+      reply.error(kNamespaceGone);
+      after = After::kClose;
+    }
+  } else if (service_.clock().now() >= wait_deadline_) {
+    reply.error("Timeout");
+  } else {
+    return After::kWait;
+  }
+  end_wait();
+  return finish(errors_before, reply, after);
+}
+
+bool Session::has_namespace() {
+  if (!namespace_->is_dropped()) return true;
+  std::shared_ptr<EngineNamespace> successor = service_.engine().successor_of(*namespace_);
+  if (successor == nullptr) return false;
+  namespace_ = std::move(successor);
+  return true;
+}
+
+Session::After Session::finish(std::uint64_t errors_before, const ReplyWriter& reply, After after) {
+  ServerStats& stats = service_.stats();
+  auto& counter = reply.errors() == errors_before ? stats.commands_executed : stats.commands_failed;
+  counter.fetch_add(1, std::memory_order_relaxed);
+  return after;
+}
+
+Session::After Session::execute(Arguments arguments, ReplyWriter& reply) {
+  const std::uint64_t errors_before = reply.errors();
+  const auto done = [&](After after) { return finish(errors_before, reply, after); };
+
+  if (!has_namespace()) {
     reply.error(kNamespaceGone);
-    return finish(After::kClose);
+    return done(After::kClose);
   }
   const Command* const command = find_command(as_text(arguments.front()));
   if (command == nullptr) {
     reply.error("Command not supported");
-    return finish(After::kContinue);
+    return done(After::kContinue);
   }
   if (command->admin_only && !is_admin_) {
     reply.error(kPermissionDenied);
-    stats.commands_unauthorized.fetch_add(1, std::memory_order_relaxed);
-    return finish(After::kContinue);
+    service_.stats().commands_unauthorized.fetch_add(1, std::memory_order_relaxed);
+    return done(After::kContinue);
   }
-  if (!arguments_fit(*command, arguments, reply)) return finish(After::kContinue);
+  if (!arguments_fit(*command, arguments, reply)) return done(After::kContinue);
   if (command->scope != CommandScope::kServer &&
       !is_allowed(command->scope == CommandScope::kWrite, reply)) {
-    return finish(After::kContinue);
+    return done(After::kContinue);
   }
   command->run(*this, arguments, reply);
+  if (wait_ != nullptr) return After::kWait;  // Counted when it ends.
+  service_.waits().announce(*this, *namespace_, command->name);
   // A namespace that was dropped meanwhile answers kNotFound: its client is told what happened
   // rather than that its keys are gone.
-  return finish(namespace_->is_dropped() ? After::kClose : After::kContinue);
+  return done(has_namespace() ? After::kContinue : After::kClose);
 }
 
 }  // namespace qsfs::zdb

@@ -17,6 +17,7 @@
 #include "base/result.h"
 #include "zdb/engine.h"
 #include "zdb/reply_writer.h"
+#include "zdb/wait_hub.h"
 
 namespace qsfs::zdb {
 
@@ -39,6 +40,9 @@ struct ServiceOptions {
   // With it, the mode of a namespace can be chosen while it is still unused (NSSET mode).
   bool mixed_modes = true;
   NamespaceMode default_mode = NamespaceMode::kUser;
+  // The namespace "default" takes the administrator's password for its own: read-only without.
+  // REQUIRES: admin_password is not empty.
+  bool protect_default = false;
 };
 
 // What all sessions of a server share. Thread-safe. Borrows engine, clock and random, which must
@@ -58,6 +62,9 @@ class Service {
   Random& random() { return random_; }
   ServerStats& stats() { return stats_; }
   const ServerStats& stats() const { return stats_; }
+  WaitHub& waits() { return waits_; }
+  // Its settings, as protect_default has them.
+  [[nodiscard]] NamespaceSettings settings_of(const EngineNamespace& described) const;
   [[nodiscard]] WallTime boot_time() const { return boot_time_; }
   // NSSET reads the settings and writes them back. This lock keeps two administrators from undoing
   // each other; nothing else takes it, so it alone may be held while the engine writes to disk.
@@ -70,6 +77,7 @@ class Service {
   Random& random_;
   const WallTime boot_time_;
   ServerStats stats_;
+  WaitHub waits_;
   Mutex settings_mu_;
 };
 
@@ -79,14 +87,21 @@ using Arguments = std::span<const Bytes>;
 // Not thread-safe: one request after the other. Must not outlive its Service.
 class Session {
  public:
-  enum class After { kContinue, kClose };
+  // kWait: the reply comes from poll_wait(); no other request may be run before.
+  enum class After { kContinue, kClose, kWait };
 
   // Starts in the namespace "default".
   explicit Session(Service& service);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   // Runs one command and writes its one reply. kClose: the client is to be disconnected once it has
   // the reply. REQUIRES: `arguments` is not empty.
   After execute(Arguments arguments, ReplyWriter& reply);
+  // Writes the reply of the command that waits, when what it waits for has happened or its time is
+  // over; kWait when neither. REQUIRES: execute() returned kWait, and so did every call since.
+  After poll_wait(ReplyWriter& reply);
 
   // The rest is for the commands.
 
@@ -100,11 +115,17 @@ class Session {
 
   void select(std::shared_ptr<EngineNamespace> selected, Access access);
   void set_admin() { is_admin_ = true; }
+  // Makes execute() return kWait. `command` is of the table; empty: any.
+  void begin_wait(std::string_view command, Duration timeout);
   // Empty: none.
   void set_challenge(std::string challenge) { challenge_ = std::move(challenge); }
 
  private:
   bool is_allowed(bool writes, ReplyWriter& reply) const;
+  // False when the selected namespace is gone for good.
+  bool has_namespace();
+  After finish(std::uint64_t errors_before, const ReplyWriter& reply, After after);
+  void end_wait();
 
   Service& service_;
   // Shared with the engine and other sessions: the namespace may be dropped while it is selected.
@@ -112,6 +133,8 @@ class Session {
   Access access_ = Access::kNone;
   bool is_admin_ = false;
   std::string challenge_;
+  std::shared_ptr<WaitTicket> wait_;  // Shared with the hub; null when nothing is waited for.
+  MonotonicTime wait_deadline_{};
 };
 
 }  // namespace qsfs::zdb

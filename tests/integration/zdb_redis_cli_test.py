@@ -179,6 +179,89 @@ class RedisCliTest(unittest.TestCase):
             self.assertIn("OK", server.cli("AUTH", "s3cret"))
             self.assertEqual(server.end(signal.SIGTERM)[0], 0)
 
+    def test_walks_back_and_tells_the_past(self):
+        server = self.start()
+        for key in ("a", "b", "c"):
+            server.cli("SET", key, "old" + key, "1500000000")
+        server.cli("SET", "a", "new")
+        self.assertEqual(server.cli("KEYTIME", "b"), "1500000000")
+        keys = [line for line in server.cli("RSCAN").splitlines() if line in ("a", "b", "c")]
+        self.assertEqual(keys, ["a", "c", "b"])
+        self.assertTrue(server.cli("HISTORY", "a").endswith("\nnew"))
+        self.assertEqual(server.cli("INDEX", "DIRTY"), "")
+        self.assertTrue(server.cli("DATA", "RAW", "1", "64").endswith("\nolda"))
+        self.assertEqual(server.cli("NSJUMP"), "OK")
+        self.assertEqual(server.cli("RELOAD", "default"), "OK")
+        self.assertEqual(server.cli("GET", "a"), "new")
+
+    def test_flush_frees_the_disk(self):
+        server = self.start()
+        server.cli("NSNEW", "one")
+        server.cli("NSSET", "one", "password", "secret")
+        server.cli("NSSET", "one", "public", "0")
+        names = os.path.join(self.data, "namespaces")
+        (directory,) = (x for x in sorted(os.listdir(names)) if x != "00000001")
+
+        def used():
+            where = os.path.join(names, directory)
+            files = [os.stat(os.path.join(where, x)) for x in os.listdir(where)]
+            return sum(x.st_blocks * 512 for x in files)
+
+        value = "v" * 400_000
+        words = [f"SET key{i} {value}" for i in range(20)]
+        script = "\n".join(["SELECT one secret", *words, "DBSIZE"]) + "\n"
+        talk = ["redis-cli", *server.where]
+        done = subprocess.run(talk, input=script, capture_output=True, text=True, timeout=PATIENCE_S)
+        self.assertEqual(done.stdout.split()[-1], "20")
+        self.assertGreater(used(), 8_000_000)
+        script = "SELECT one secret\nFLUSH\nDBSIZE\n"
+        done = subprocess.run(talk, input=script, capture_output=True, text=True, timeout=PATIENCE_S)
+        self.assertEqual(done.stdout.split(), ["OK", "OK", "0"])
+        self.assertLess(used(), 1_000_000)
+
+    def test_wakes_a_client_that_waits(self):
+        server = self.start()
+        talk = ["redis-cli", *server.where, "WAIT", "SET", "20000"]
+        with subprocess.Popen(talk, stdout=subprocess.PIPE, text=True) as waiting:
+            # Until it waits, a SET passes unseen: so they go on until one is seen.
+            number = 0
+            while waiting.poll() is None:
+                server.cli("SET", "key", str(number))
+                number += 1
+            self.assertEqual(waiting.stdout.read().strip(), "SET")
+        self.assertIn("Timeout", server.cli("WAIT", "DEL", "100"))
+
+    def test_protects_the_default_namespace(self):
+        code = subprocess.run(
+            [PROGRAM, "--data", self.data, "--protect"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        self.assertEqual((code.returncode, code.stderr.count("\n")), (2, 1), code.stderr)
+        server = self.start("--admin", "s3cret", "--protect")
+        self.assertIn("read-only", server.cli("SET", "key", "value"))
+        done = subprocess.run(
+            ["redis-cli", *server.where],
+            input="SELECT default s3cret\nSET key value\n",
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        self.assertEqual(done.stdout.split(), ["OK", "key"])
+
+    def test_serves_the_python_client(self):
+        try:
+            import redis
+        except ImportError:
+            self.skipTest("python3-redis is not installed: its interoperability was NOT tested")
+        server = self.start()
+        with redis.Redis(port=int(server.where[1]), protocol=2) as client:
+            self.assertEqual(client.execute_command("SET", "key", b"\0\1"), b"key")
+            self.assertEqual(client.execute_command("GET", "key"), b"\0\1")
+            with self.assertRaises(redis.ResponseError):
+                client.execute_command("NOSUCH")
+
     def test_refuses_what_cannot_work(self):
         def run(*flags):
             done = subprocess.run(

@@ -137,6 +137,23 @@ class FakeNamespace final : public EngineNamespace {
     return page;
   }
 
+  // What only the real engine does.
+  Result<ScanPage> scan_back(Bytes /*cursor*/, std::size_t /*entries_max*/) override {
+    return not_here();
+  }
+  Result<std::optional<Buffer>> cursor_of(Bytes /*key*/) override { return not_here(); }
+  Result<std::optional<std::uint32_t>> key_time(Bytes /*key*/) override { return not_here(); }
+  Result<std::optional<EntryVersion>> version(Bytes /*key*/, Bytes /*reference*/) override {
+    return not_here();
+  }
+  Result<std::optional<RawEntry>> raw_entry(std::uint32_t /*file_id*/,
+                                            std::uint64_t /*offset*/) override {
+    return not_here();
+  }
+  NamespacePlace place() const override { return {.directory = "/fake"}; }
+  Status rotate() override { return not_here(); }
+  Status flush() override { return not_here(); }
+
   // The next call on keys fails with this.
   void fail_next(Errc code) {
     MutexLock lock(mu_);
@@ -164,6 +181,7 @@ class FakeNamespace final : public EngineNamespace {
 
  private:
   static constexpr std::size_t kCursorLen = 17;
+  static std::unexpected<Error> not_here() { return fail(Errc::kUnsupported, "a fake"); }
   struct Entry {
     std::string key;
     Buffer value;
@@ -243,6 +261,12 @@ class FakeEngine final : public Engine {
     const std::shared_ptr<FakeNamespace> changed = fake_namespace(name);
     if (changed == nullptr) return fail(Errc::kNotFound, "name");
     return changed->change(settings);
+  }
+  Status reload_namespace(std::string_view /*name*/) override {
+    return fail(Errc::kUnsupported, "a fake");
+  }
+  std::shared_ptr<EngineNamespace> successor_of(const EngineNamespace& /*dropped*/) override {
+    return nullptr;
   }
   Status sync() override { return {}; }
   Result<SpaceInfo> space() override {
