@@ -174,15 +174,15 @@ std::uint64_t remove_shards(StoreCore& core, const Manifest& manifest, bool fres
     const auto index = static_cast<unsigned>(at % manifest.total_shards);
     under_way.wait_below(kRemovesInFlightMax);
     under_way.begin();
-    BackendLane& lane = core.data[*found]->lane();
-    lane.submit(BackendLane::Priority::kWrite, [&, stripe, index, backend_at = *found] {
-      StoreBackend& target = *core.data[backend_at];
-      if (!target.health().may_read() ||
-          !remove_shard(core, target, manifest, stripe, index, fresh_ids)) {
-        remaining.fetch_add(1);
-      }
-      under_way.end();
-    });
+    core.submit(*core.data[*found], BackendLane::Priority::kWrite,
+                [&, stripe, index, backend_at = *found] {
+                  StoreBackend& target = *core.data[backend_at];
+                  if (!target.health().may_read() ||
+                      !remove_shard(core, target, manifest, stripe, index, fresh_ids)) {
+                    remaining.fetch_add(1);
+                  }
+                  under_way.end();
+                });
   }
   under_way.wait_below(1);
   return remaining.load();

@@ -222,16 +222,28 @@ class ObjectStore {
   // What reads found missing or bad since the last call, at most kSuspectsMax shards.
   virtual std::vector<SuspectShard> take_suspects() = 0;
 
+  // Goes on with another configuration of the same volume: other backends, groups, k, n,
+  // redundancy, compression, limits. What is stored stays where it is, readable with the k and n
+  // that it has; backends that are in both keep what is known of them. Where the meta backends
+  // differ, all values are copied to the new ones first; writes of values wait meanwhile. On an
+  // error nothing has changed: kInvalidArgument (another volume, key or prefix; too few backends),
+  // kUnavailable (a value cannot be read, or not be stored). One at a time.
+  virtual Status reload(std::shared_ptr<const Config> /*config*/) {
+    return fail(Errc::kUnsupported, "this store keeps its configuration");
+  }
+
   virtual MetaStore& meta() = 0;
   // Asks every backend for its state (NSINFO, INFO), in parallel; updates statuses().
   virtual void probe() = 0;
   virtual std::vector<BackendStatus> statuses() const = 0;
   virtual StoreCounters counters() const = 0;
+  // Valid for kConfigsKept further reloads, or as long as the store.
   virtual const Config& config() const = 0;
   // Sum over the data backends of what plain bytes still fit: (total, free), both after redundancy.
   virtual SpaceInfo space() const = 0;
 };
 
+inline constexpr std::size_t kConfigsKept = 64;
 inline constexpr std::size_t kVerifyFaultsMax = 1024;
 inline constexpr std::size_t kSuspectsMax = 1024;
 

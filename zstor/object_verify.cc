@@ -60,19 +60,19 @@ Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest,
     under_way.wait_below(kVerifyInFlightMax);
     under_way.begin();
     // Each task writes its own entry; wait_below() makes them visible.
-    core.data[*found]->lane().submit(
-        BackendLane::Priority::kWrite,
-        [&, stripe, index, backend = *found, &verdict = verdicts[at], mode = options.mode,
-         key = core.key_of(manifest, stripe, index)] {
-          verdict = Errc::kUnavailable;
-          if (unanswered[backend].load() < kVerifyUnansweredMax) {
-            const Status judged =
-                judge_shard(core, *codec, *core.data[backend], key, stripe, index, mode);
-            verdict = judged ? std::nullopt : std::optional(judged.error().code);
-            if (!judged && is_silence(judged.error().code)) unanswered[backend].fetch_add(1);
-          }
-          under_way.end();
-        });
+    core.submit(*core.data[*found], BackendLane::Priority::kWrite,
+                [&, stripe, index, backend = *found, &verdict = verdicts[at], mode = options.mode,
+                 key = core.key_of(manifest, stripe, index)] {
+                  verdict = Errc::kUnavailable;
+                  if (unanswered[backend].load() < kVerifyUnansweredMax) {
+                    const Status judged =
+                        judge_shard(core, *codec, *core.data[backend], key, stripe, index, mode);
+                    verdict = judged ? std::nullopt : std::optional(judged.error().code);
+                    if (!judged && is_silence(judged.error().code))
+                      unanswered[backend].fetch_add(1);
+                  }
+                  under_way.end();
+                });
   }
   under_way.wait_below(1);
   return verdicts;

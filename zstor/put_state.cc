@@ -99,10 +99,10 @@ void PutState::store_shard(const std::shared_ptr<StripeJob>& job, unsigned index
     shard.backend = backend;
     shard.since = core_.deps.clock.now();
   }
-  core_.data[backend]->lane().submit(BackendLane::Priority::kWrite,
-                                     [self = shared_from_this(), job, index, attempt, backend] {
-                                       self->run_set(job, index, attempt, backend);
-                                     });
+  core_.submit(*core_.data[backend], BackendLane::Priority::kWrite,
+               [self = shared_from_this(), job, index, attempt, backend] {
+                 self->run_set(job, index, attempt, backend);
+               });
 }
 
 Result<Buffer> PutState::set(std::uint32_t backend, std::uint32_t stripe, unsigned index,

@@ -110,7 +110,7 @@ std::shared_ptr<ReplicatedMeta::Round> ReplicatedMeta::ask(
       round->out += some->size();
     }
     for (const std::size_t i : *some) {
-      core_.meta[i]->lane().submit(priority, [this, round, call, i, keep = name_lock] {
+      core_.submit(*core_.meta[i], priority, [this, round, call, i, keep = name_lock] {
         Answer answer;
         const Status called = call(*core_.meta[i], answer);
         answer.is_silent = !called;
@@ -225,22 +225,21 @@ void ReplicatedMeta::repair_copies(const std::string& key, const MetaValue& newe
   const auto sealed = std::make_shared<const Buffer>(
       seal_meta_value(*core_.config->meta.encryption.key, key, newest.generation, newest.bytes));
   for (const std::size_t i : behind) {
-    core_.meta[i]->lane().submit(
-        BackendLane::Priority::kWrite,
-        [this, i, key, sealed, generation = newest.generation, keep = name_lock] {
-          StoreBackend& backend = *core_.meta[i];
-          // A put() may have come between the read and this lock.
-          const auto found = backend.get(as_bytes(key), kMetaTimeout);
-          if (found) {
-            const auto value =
-                *found ? open_meta_value(*core_.config->meta.encryption.key, key, **found)
-                       : Result<MetaValue>(fail(Errc::kNotFound, ""));
-            // Best effort: what fails is tried by the next read.
-            if (!value || value->generation < generation) {
-              static_cast<void>(backend.set(as_bytes(key), *sealed, kMetaTimeout));
-            }
-          }
-        });
+    core_.submit(*core_.meta[i], BackendLane::Priority::kWrite,
+                 [this, i, key, sealed, generation = newest.generation, keep = name_lock] {
+                   StoreBackend& backend = *core_.meta[i];
+                   // A put() may have come between the read and this lock.
+                   const auto found = backend.get(as_bytes(key), kMetaTimeout);
+                   if (found) {
+                     const auto value =
+                         *found ? open_meta_value(*core_.config->meta.encryption.key, key, **found)
+                                : Result<MetaValue>(fail(Errc::kNotFound, ""));
+                     // Best effort: what fails is tried by the next read.
+                     if (!value || value->generation < generation) {
+                       static_cast<void>(backend.set(as_bytes(key), *sealed, kMetaTimeout));
+                     }
+                   }
+                 });
   }
 }
 
@@ -345,7 +344,7 @@ Result<std::vector<std::string>> ReplicatedMeta::list(std::string_view prefix) {
   InFlight under_way;
   for (std::size_t i = 0; i < count; ++i) {
     under_way.begin();
-    core_.meta[i]->lane().submit(BackendLane::Priority::kWrite, [&, i] {
+    core_.submit(*core_.meta[i], BackendLane::Priority::kWrite, [&, i] {
       found[i] = list_one(*core_.meta[i], key_prefix);
       under_way.end();
     });

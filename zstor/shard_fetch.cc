@@ -157,11 +157,10 @@ bool Fetch::start_one() {
     state_->running.push_back(
         {.index = next.index, .backend = next.backend, .submitted = core_.deps.clock.now()});
   }
-  core_.data[next.backend]->lane().submit(
-      BackendLane::Priority::kRead,
-      [&core = core_, state = state_, index = next.index, backend = next.backend,
-       key = core_.key_of(request_.manifest, request_.stripe, next.index),
-       deadline = deadline_] { run_fetch(core, *state, index, backend, key, deadline); });
+  core_.submit(*core_.data[next.backend], BackendLane::Priority::kRead,
+               [&core = core_, state = state_, index = next.index, backend = next.backend,
+                key = core_.key_of(request_.manifest, request_.stripe, next.index),
+                deadline = deadline_] { run_fetch(core, *state, index, backend, key, deadline); });
   return true;
 }
 

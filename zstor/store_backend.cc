@@ -11,8 +11,8 @@ StoreBackend::StoreBackend(const BackendConfig& config, bool is_meta, std::size_
       is_meta_(is_meta),
       group_(group),
       dependencies_(dependencies),
-      health_(dependencies.clock),
-      lane_(dependencies.io, kCallsPerBackendMax) {}
+      health_(dependencies_.clock),
+      lane_(dependencies_.io, kCallsPerBackendMax) {}
 
 Result<zdb::Backend*> StoreBackend::backend() {
   {
@@ -109,7 +109,7 @@ BackendStatus StoreBackend::status() const {
   status.address = config_.address.to_string();
   status.name_space = config_.name_space;
   status.is_meta = is_meta_;
-  status.group = group_;
+  status.group = group();
   status.state = health.state;
   status.since = health.since;
   status.latency_ms = health.latency_ms;

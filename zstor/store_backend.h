@@ -2,6 +2,7 @@
 // and told to its health, and go through its lane. Makes the zdb::Backend, again when that failed.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,7 +23,8 @@ inline constexpr std::size_t kCallsPerBackendMax = 4;
 // the last try of somebody who was late.
 inline constexpr Duration kTellingTimeout = std::chrono::seconds(1);
 
-// Thread-safe. Borrows what `dependencies` names.
+// Thread-safe. Borrows what `dependencies` names, not the struct itself: it may outlive the core
+// that made it.
 class StoreBackend {
  public:
   StoreBackend(const BackendConfig& config, bool is_meta, std::size_t group,
@@ -45,7 +47,9 @@ class StoreBackend {
 
   [[nodiscard]] const BackendConfig& config() const { return config_; }
   [[nodiscard]] bool is_meta() const { return is_meta_; }
-  [[nodiscard]] std::size_t group() const { return group_; }
+  [[nodiscard]] std::size_t group() const { return group_.load(std::memory_order_relaxed); }
+  // Another configuration has it elsewhere.
+  void set_group(std::size_t group) { group_.store(group, std::memory_order_relaxed); }
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] BackendHealth& health() { return health_; }
   [[nodiscard]] const BackendHealth& health() const { return health_; }
@@ -59,8 +63,8 @@ class StoreBackend {
   const BackendConfig config_;
   const std::string name_;
   const bool is_meta_;
-  const std::size_t group_;
-  const StoreDependencies& dependencies_;
+  std::atomic<std::size_t> group_;
+  const StoreDependencies dependencies_;
 
   BackendHealth health_;
 

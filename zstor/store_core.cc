@@ -23,7 +23,8 @@ std::uint32_t stripe_size_of(const Config& config) {
 
 }  // namespace
 
-StoreCore::StoreCore(std::shared_ptr<const Config> shared_config, const StoreDependencies& given)
+StoreCore::StoreCore(std::shared_ptr<const Config> shared_config, const StoreDependencies& given,
+                     const StoreCore* before)
     : config(std::move(shared_config)),
       deps(given),
       read_only(given.read_only),
@@ -33,23 +34,49 @@ StoreCore::StoreCore(std::shared_ptr<const Config> shared_config, const StoreDep
       stripe_size_(stripe_size_of(*config)),
       shard_len_max_(shard_len_of(stripe_size_, config->shards.minimal_shards)),
       pool(stripe_size_, stripe_size_ + config->shards.expected_shards * shard_len_max_) {
+  const auto take = [&](const BackendConfig& wanted, bool is_meta, std::size_t group) {
+    if (before != nullptr) {
+      for (const auto& known : is_meta ? before->meta : before->data) {
+        if (known->config().id != wanted.id || known->config().password != wanted.password) {
+          continue;
+        }
+        known->set_group(group);
+        return known;
+      }
+    }
+    return std::make_shared<StoreBackend>(wanted, is_meta, group, deps);
+  };
   for (std::size_t group = 0; group < config->groups.size(); ++group) {
     for (const BackendConfig& backend : config->groups[group].backends) {
       data_by_id_.emplace(backend.id, static_cast<std::uint32_t>(data.size()));
-      data.push_back(std::make_unique<StoreBackend>(backend, /*is_meta=*/false, group, deps));
+      data.push_back(take(backend, /*is_meta=*/false, group));
     }
   }
   for (const BackendConfig& backend : config->meta.backends) {
-    meta.push_back(std::make_unique<StoreBackend>(backend, /*is_meta=*/true, /*group=*/0, deps));
+    meta.push_back(take(backend, /*is_meta=*/true, /*group=*/0));
   }
 }
 
 StoreCore::~StoreCore() { wait_idle(); }
 
-void StoreCore::wait_idle() {
-  for (const auto& backend : data) backend->lane().wait_idle();
-  for (const auto& backend : meta) backend->lane().wait_idle();
+void StoreCore::submit(StoreBackend& backend, BackendLane::Priority priority,
+                       std::function<void()> task) {
+  InFlight& calls = backend.is_meta() ? meta_calls_ : data_calls_;
+  calls.begin();
+  backend.lane().submit(priority, [&calls, task = std::move(task)]() mutable {
+    task();
+    // What it holds may be ours.
+    task = nullptr;
+    calls.end();
+  });
 }
+
+void StoreCore::wait_idle() {
+  data_calls_.wait_below(1);
+  wait_meta_idle();
+}
+
+void StoreCore::wait_meta_idle() { meta_calls_.wait_below(1); }
 
 std::optional<std::uint32_t> StoreCore::find_data(const BackendId& id) const {
   const auto found = data_by_id_.find(id);

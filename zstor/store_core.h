@@ -42,7 +42,10 @@ struct AtomicCounters {
 // Thread-safe. `deps` outlives it.
 class StoreCore {
  public:
-  StoreCore(std::shared_ptr<const Config> config, const StoreDependencies& deps);
+  // `before` (may be null): what the same volume went on with until now; backends that are in both
+  // are shared, with what is known of them.
+  StoreCore(std::shared_ptr<const Config> config, const StoreDependencies& deps,
+            const StoreCore* before = nullptr);
 
   // The index in data of the backend that a manifest names; nullopt when the configuration has it
   // no longer.
@@ -65,15 +68,20 @@ class StoreCore {
   [[nodiscard]] std::uint32_t stripe_size() const { return stripe_size_; }
 
   [[nodiscard]] Status check_writable() const;
-  // Returns when no call to any backend is under way.
+  // Runs `task` on the backend's lane. All calls of this core go through here: backends may be
+  // shared with another one, so that an idle lane says nothing of ours.
+  void submit(StoreBackend& backend, BackendLane::Priority priority, std::function<void()> task);
+  // Returns when no call to any backend that this core submitted is under way.
   void wait_idle();
+  void wait_meta_idle();
   void add_suspect(const SuspectShard& suspect) QSFS_EXCLUDES(mu);
 
   const std::shared_ptr<const Config> config;
   const StoreDependencies deps;
 
-  std::vector<std::unique_ptr<StoreBackend>> data;
-  std::vector<std::unique_ptr<StoreBackend>> meta;
+  // Shared with the core before or after this one.
+  std::vector<std::shared_ptr<StoreBackend>> data;
+  std::vector<std::shared_ptr<StoreBackend>> meta;
 
   std::atomic<bool> read_only;
   AtomicCounters counters;
@@ -89,6 +97,8 @@ class StoreCore {
   const std::uint32_t stripe_size_;
   const std::size_t shard_len_max_;
   std::map<BackendId, std::uint32_t> data_by_id_;
+  InFlight data_calls_;
+  InFlight meta_calls_;
 
  public:
   StripePool pool;

@@ -344,23 +344,37 @@ Status VolumeControl::reload() {
   if (wanted.volume.uuid != now.volume.uuid) {
     return fail(Errc::kInvalidArgument, options_.config_path + ": volume.uuid is another volume's");
   }
-  // Everything but the cache limit takes a remount in this version: say so instead of half applying
-  // it.
-  const auto differs = [](const zstor::Config& a, const zstor::Config& b) {
-    zstor::Config left = a;
-    left.cache.limit_bytes = b.cache.limit_bytes;
-    left.archive.segment_size_bytes = b.archive.segment_size_bytes;
-    left.archive.has_own_segment_size = b.archive.has_own_segment_size;
-    return zstor::to_toml(left) != zstor::to_toml(b);
-  };
-  if (differs(now, wanted)) {
+  // Put together at the mount from the rest: say so instead of half applying it.
+  zstor::Config settled = now;
+  settled.shards = wanted.shards;
+  settled.groups = wanted.groups;
+  settled.meta.backends = wanted.meta.backends;
+  settled.compression = wanted.compression;
+  settled.encryption.algorithm = wanted.encryption.algorithm;
+  settled.archive.bandwidth_bytes_per_sec = wanted.archive.bandwidth_bytes_per_sec;
+  settled.archive.dead_after = wanted.archive.dead_after;
+  settled.archive.scrub_interval = wanted.archive.scrub_interval;
+  settled.cache.limit_bytes = wanted.cache.limit_bytes;
+  // Derived from the cache limit where the file does not say.
+  settled.archive.segment_size_bytes = wanted.archive.segment_size_bytes;
+  settled.archive.has_own_segment_size = wanted.archive.has_own_segment_size;
+  if (zstor::to_toml(settled) != zstor::to_toml(wanted)) {
     return fail(Errc::kInvalidArgument,
                 options_.config_path +
-                    ": while mounted only max_zdb_data_dir_size can change; unmount and mount "
-                    "again for the rest");
+                    ": while mounted, backends, groups, shard counts, redundancy, compression, "
+                    "encryption.algorithm, max_zdb_data_dir_size, archive.bandwidth, .dead_after "
+                    "and .scrub_interval can change; unmount and mount again for the rest");
+  }
+  if (Status reloaded = service_.store().reload(loaded->config); !reloaded) {
+    return with_context(std::move(reloaded).error(), options_.config_path);
   }
   service_.cache().set_limit(wanted.cache.limit_bytes);
-  QSFS_LOG_INFO("configuration read again: cache limit {} bytes", wanted.cache.limit_bytes);
+  service_.store().probe();
+  service_.healer().request_repair();
+  service_.archiver().wake();
+  QSFS_LOG_INFO("configuration read again: {} data backends, {} of {} shards, cache limit {} bytes",
+                wanted.data_backend_count(), wanted.shards.minimal_shards,
+                wanted.shards.expected_shards, wanted.cache.limit_bytes);
   return {};
 }
 

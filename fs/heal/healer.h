@@ -118,6 +118,8 @@ class Healer {
   // Segments that are sampled after a restart of a backend: the newest, and others by chance.
   static constexpr std::size_t kSampleNewest = 24;
   static constexpr std::size_t kSampleRandom = 16;
+  // A backend whose entries are too few is looked at again no sooner.
+  static constexpr Duration kCheckAgainAfter = std::chrono::minutes(10);
   // Of a scrub that does not read all: every so many segments, data is fetched as well.
   static constexpr std::uint32_t kReadBackEvery = 16;
 

@@ -4,6 +4,7 @@
 QSFS_HEAL_MIB=1024 stores so much in the first test (the promise is about 1 GiB); without it, less.
 """
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -11,7 +12,7 @@ import shutil
 import socket
 import time
 
-from harness import BIN, World, main, run, wait_until
+from harness import BIN, Server, World, main, run, wait_until
 
 MIB = 1 << 20
 QUICK = 'archive.dead_after = "3s"\narchive.scrub_interval = "0"'
@@ -49,7 +50,6 @@ def wait_whole(world, what, rebuilt=1):
 def check(world, *flags):
     done = run(BIN / "qsfs", "check", "--json", *flags, world.mount_point, check=False)
     assert done.returncode in (0, 3), done.stdout + done.stderr
-    import json
     return json.loads(done.stdout)
 
 
@@ -191,6 +191,35 @@ def a_backend_that_left_the_configuration_is_replaced():
         verify(world, digests)
 
 
+def backends_are_replaced_under_a_mounted_volume():
+    with World(data=6, k=4, n=6, extra_config='archive.scrub_interval = "0"') as world:
+        world.mount()
+        digests = fill(world, 32)
+        good = world.config.read_text()
+        world.config.write_text(good.replace("minimal_shards = 4", "minimal_shards = 9"))
+        done = run(BIN / "qsfs", "reload", world.mount_point, check=False)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert len(world.status()["backends"]) == 9
+        # A data backend and a meta backend leave, others come.
+        fresh = [Server(world.home / f"fresh{i}") for i in range(2)]
+        world.servers += fresh
+        text = good.replace(world.data[0].address, fresh[0].address).replace(world.meta[0].address, fresh[1].address)
+        world.config.write_text(text)
+        run(BIN / "qsfs", "reload", world.mount_point)
+        world.data[0].kill()
+        world.meta[0].kill()
+        done = run(BIN / "qsfs", "repair", "--wait", world.mount_point, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert check(world, "--read-data")["verdict"] == "ok"
+        digests |= fill(world, 16, seed=2)
+        verify(world, digests)
+        # What the old meta backends held alone is on the new one: a fresh machine finds everything.
+        world.meta[1].kill()
+        world.terminate()
+        world.mount("--recover", data_dir=world.home / "recovered")
+        verify(world, digests)
+
+
 def bandwidth_limits_uploads():
     with World(data=6, k=4, n=6, extra_config='archive.bandwidth = "8 MiB"\narchive.scrub_interval = "0"') as world:
         world.mount()
@@ -203,4 +232,5 @@ def bandwidth_limits_uploads():
 if __name__ == "__main__":
     main([a_lost_backend_costs_no_redundancy_for_long, a_wiped_backend_is_noticed_and_filled_again,
           what_was_stored_degraded_is_completed, shards_that_vanish_are_found_by_a_scrub,
-          a_backend_that_left_the_configuration_is_replaced, bandwidth_limits_uploads])
+          a_backend_that_left_the_configuration_is_replaced, backends_are_replaced_under_a_mounted_volume,
+          bandwidth_limits_uploads])
