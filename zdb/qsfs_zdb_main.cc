@@ -1,4 +1,5 @@
 // qsfs-zdb: a 0-DB server.
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 #include "base/log.h"
 #include "base/posix_disk.h"
 #include "base/random.h"
+#include "zdb/directory_check.h"
 #include "zdb/engine.h"
 #include "zdb/server.h"
 
@@ -33,6 +35,7 @@ constexpr unsigned kDefaultThreadsWhenSyncing = 8;
 
 struct CommandLine {
   std::string data;
+  std::string check;
   std::string listen;
   std::string socket_path;
   std::string mode = "mixed";
@@ -47,9 +50,14 @@ struct CommandLine {
 };
 
 void declare(CLI::App& app, CommandLine& line) {
-  app.add_option("--data", line.data, "Directory of the data; created when missing")
-      ->required()
-      ->type_name("DIR");
+  auto* const data =
+      app.add_option("--data", line.data, "Directory of the data; created when missing")
+          ->type_name("DIR");
+  app.add_option("--check", line.check,
+                 "Verify the data in DIR, which no server has open, and end: nothing is changed. "
+                 "0: no damage; 1: damage, which is listed")
+      ->type_name("DIR")
+      ->excludes(data);
   app.add_option("--listen", line.listen,
                  "TCP address; port 0 picks a free one "
                  "(127.0.0.1:9900 when neither --listen nor --socket is given)")
@@ -210,6 +218,22 @@ int report(const Error& error) {
   return error.code == Errc::kInvalidArgument ? kExitUsage : kExitFailed;
 }
 
+int check(const std::string& directory) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(directory, error);
+  if (error) return report(fail_errno(error.value(), directory).error());
+  const Result<CheckReport> checked =
+      check_directory(path.lexically_normal().string(), posix_disk());
+  if (!checked) return report(checked.error());
+  for (const std::string& text : checked->damage) std::printf("damage: %s\n", text.c_str());
+  for (const std::string& text : checked->notes) std::printf("note: %s\n", text.c_str());
+  std::printf("%s\n", fmt::format("{} namespaces, {} data files, {} good entries, {} damaged",
+                                  checked->namespaces, checked->data_files, checked->entries,
+                                  checked->damaged)
+                          .c_str());
+  return checked->damaged == 0 ? 0 : kExitFailed;
+}
+
 int run(int argc, char** argv) {
   CLI::App app(
       "qsfs-zdb: a 0-DB server. Speaks the protocol of Redis to zstor, QSFS and redis-cli.",
@@ -226,6 +250,11 @@ int run(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
   hide_password(argc, argv);
+  if (!line.check.empty()) return check(line.check);
+  if (line.data.empty()) {
+    return report(
+        fail(Errc::kInvalidArgument, "--data is required: the directory of the data").error());
+  }
 
   const sigset_t signals = stop_signals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);

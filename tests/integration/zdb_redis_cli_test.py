@@ -250,6 +250,28 @@ class RedisCliTest(unittest.TestCase):
         )
         self.assertEqual(done.stdout.split(), ["OK", "key"])
 
+    def test_checks_a_directory(self):
+        def check():
+            done = subprocess.run(
+                [PROGRAM, "--check", self.data], capture_output=True, text=True, timeout=PATIENCE_S
+            )
+            return done.returncode, done.stdout
+
+        server = self.start()
+        server.cli("SET", "key", "v" * 1000)
+        self.assertEqual(check()[0], 1)  # In use.
+        server.end(signal.SIGTERM)
+        self.assertEqual(check()[0], 0)
+        self.assertIn("1 good entries, 0 damaged", check()[1])
+        path = os.path.join(self.data, "namespaces", "00000001", "00000001.data")
+        with open(path, "r+b") as file:
+            file.seek(500)
+            file.write(b"x")
+        code, out = check()
+        self.assertEqual(code, 1)
+        self.assertIn("damage: ", out)
+        self.assertIn("the entry at 64 is damaged", out)
+
     def test_serves_the_python_client(self):
         try:
             import redis
