@@ -148,8 +148,8 @@ class World:
         with contextlib.suppress(ProcessLookupError):
             if self.pid is not None:
                 os.kill(self.pid, signal.SIGKILL)
-        if self.pid is not None or os.path.ismount(self.mount_point):
-            run("umount", "-l", self.mount_point, check=False)
+        # Whatever is there: a mount whose process died while it started does not look like one (ENOTCONN).
+        run("umount", "-l", self.mount_point, check=False)
         for server in self.servers:
             server.end()
         shutil.rmtree(self.home, ignore_errors=True)

@@ -25,6 +25,7 @@ TEST_DEADLINE = 600
 # The tests, the quick ones first; what they are given to run.
 TESTS = {
     "fs_log_test": {},
+    "fs_volume_test": {"GTEST_FILTER": "FragmentedFileTest.*"},
     "local_sim_test": {"QSFS_SIM_SEEDS": "400"},
 }
 
