@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 readonly bin=build/release/bin out=build/bench
 mkdir -p "$out"
-all=(crypto erasure codec zdb archive mount mount_archive)
+all=(crypto erasure codec zdb archive mount mount_archive lifecycle)
 if [ $# -eq 0 ]; then set -- "${all[@]}"; fi
 
 machine() {
@@ -27,6 +27,7 @@ for name in "$@"; do
       ;;
     mount) python3 bench/mount.py --json "$out/mount.json" ;;
     mount_archive) python3 bench/mount_archive.py ;;
+    lifecycle) python3 bench/lifecycle.py ;;
     *)
       echo "bench: there is no $name; there are: ${all[*]}" >&2
       exit 2

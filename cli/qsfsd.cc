@@ -20,8 +20,10 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kDefaultSocket = "/var/cache/modules/qsfsd/qsfsd.sock";
-// A Mount may take a minute, and is undone after that.
+// A Mount may take a minute, and is undone after that; one that recovers a large volume takes as
+// long as it makes progress, and qsfsd sees to that.
 constexpr Duration kPatience = std::chrono::minutes(3);
+constexpr Duration kMountPatience = std::chrono::hours(24);
 constexpr int kGood = 200;
 constexpr int kBadRequest = 400;
 constexpr std::uint64_t kWorkloadSizeMax = 1 << 20;
@@ -37,8 +39,8 @@ struct DaemonArguments {
 std::optional<json> call_daemon(const DaemonArguments& arguments, Session& session,
                                 std::string_view method, const std::string& target,
                                 std::string_view body = "") {
-  const auto answer =
-      http_call({.unix_path = arguments.socket}, method, target, body, kPatience, nullptr);
+  const auto answer = http_call({.unix_path = arguments.socket}, method, target, body,
+                                method == "PUT" ? kMountPatience : kPatience, nullptr);
   if (!answer) {
     std::string message = answer.error().message();
     if (answer.error().code == Errc::kUnavailable)

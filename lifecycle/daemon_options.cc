@@ -106,6 +106,9 @@ ParsedDaemonOptions parse_daemon_options(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--cgroup", manager.cgroup, "group of all volumes; empty: no limits")
       ->capture_default_str();
+  app.add_option("--old-rootfs-dir", manager.old_rootfs_dir,
+                 "of the containers of older daemons, whose delete markers are taken over")
+      ->capture_default_str();
   app.add_option("--log-level", level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   app.add_option("--log-file", options.log_file, "default: standard error");

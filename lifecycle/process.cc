@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -66,6 +67,7 @@ struct ChildPlan {
   const char* program = nullptr;
   char** argv = nullptr;
   char** envp = nullptr;
+  const char* mount_point = nullptr;
   int network_fd = -1;
   int input_fd = -1;
   int output_fd = -1;
@@ -83,6 +85,21 @@ struct ChildPlan {
   const std::size_t len = std::min(line.size(), end.size);
   if (::write(STDERR_FILENO, line.data(), len) < 0) ::_exit(kExecFailed);
   ::_exit(kExecFailed);
+}
+
+// Slave in, shared out. Everything becomes a slave of where it was copied from, but for the mount
+// point: taken out before that, and put back after it, it is still a peer of the one outside.
+void enter_own_mounts(const char* mount_point) {
+  if (::unshare(CLONE_NEWNS) != 0) child_failed("make a mount namespace");
+  const int peer = ::open_tree(AT_FDCWD, mount_point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  if (peer < 0) child_failed("hold the mount point");
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0)
+    child_failed("make the mounts slaves");
+  if (::umount2(mount_point, MNT_DETACH | UMOUNT_NOFOLLOW) != 0)
+    child_failed("take the mount point away");
+  if (::move_mount(peer, "", AT_FDCWD, mount_point, MOVE_MOUNT_F_EMPTY_PATH) != 0)
+    child_failed("put the mount point back");
+  ::close(peer);
 }
 
 void drop_capabilities() {
@@ -107,6 +124,7 @@ void drop_capabilities() {
   }
   if (plan.network_fd >= 0 && ::setns(plan.network_fd, CLONE_NEWNET) != 0)
     child_failed("enter the network namespace");
+  if (plan.mount_point != nullptr) enter_own_mounts(plan.mount_point);
   // Advice only: without it the process still works.
   if (plan.oom_fd >= 0 && ::write(plan.oom_fd, plan.oom_text, std::strlen(plan.oom_text)) < 0)
     errno = 0;
@@ -217,6 +235,7 @@ Result<Process> Process::start(const ProcessSpec& spec,
   const ChildPlan plan{.program = spec.program.c_str(),
                        .argv = const_cast<char**>(argv.data()),
                        .envp = const_cast<char**>(environment.data()),
+                       .mount_point = spec.mount_point.empty() ? nullptr : spec.mount_point.c_str(),
                        .network_fd = network.get(),
                        .input_fd = input.get(),
                        .output_fd = output.get(),

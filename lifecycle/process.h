@@ -34,7 +34,10 @@ struct ProcessSpec {
   std::string program;
   std::vector<std::string> arguments;  // Without the program's name.
   std::string namespace_path;          // Network namespace to enter; empty: this one's.
-  std::string output_path;             // Takes its standard output and error; emptied first.
+  // The process gets a mount namespace of its own: what is mounted outside appears in it, and of
+  // what it mounts itself only that on this shared mount appears outside. Empty: this one's.
+  std::string mount_point;
+  std::string output_path;  // Takes its standard output and error; emptied first.
   int oom_score_adj = 0;
 };
 

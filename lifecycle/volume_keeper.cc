@@ -97,10 +97,15 @@ Result<T> VolumeKeeper::ask(Duration limit, std::function<Result<T>(Time end)> r
     Mutex mu;
     CondVar answered;
     std::optional<Result<T>> answer QSFS_GUARDED_BY(mu);
+    Time end QSFS_GUARDED_BY(mu);
   };
   // Shared: the one who asks may be gone when the answer comes.
   const auto waiting = std::make_shared<Waiting>();
   const Time end = now() + limit;
+  {
+    const MutexLock lock(waiting->mu);
+    waiting->end = end;
+  }
   {
     const MutexLock lock(mu_);
     if (stopping_) return fail(Errc::kCancelled, "the daemon stops");
@@ -111,7 +116,12 @@ Result<T> VolumeKeeper::ask(Duration limit, std::function<Result<T>(Time end)> r
     calls_.push_back({.end = end,
                       .run =
                           [this, waiting, end, run = std::move(run)] {
+                            extend_call_ = [waiting](Time later) {
+                              const MutexLock end_lock(waiting->mu);
+                              waiting->end = std::max(waiting->end, later);
+                            };
                             Result<T> answer = run(end);
+                            extend_call_ = nullptr;
                             // What the call returns has to be what others see.
                             publish();
                             const MutexLock answer_lock(waiting->mu);
@@ -128,7 +138,8 @@ Result<T> VolumeKeeper::ask(Duration limit, std::function<Result<T>(Time end)> r
   ::eventfd_write(wake_fd_.get(), 1);
   const MutexLock lock(waiting->mu);
   while (!waiting->answer) {
-    const Duration left = end - now();
+    // Before it is over, it may have been moved.
+    const Duration left = waiting->end - now();
     if (left <= Duration(0)) {
       return fail(Errc::kTimeout, "volume " + id_ +
                                       ": the call took too long; what it had begun is "

@@ -57,6 +57,8 @@ class VolumeKeeper {
   static constexpr std::size_t kCallsMax = 32;
   static constexpr Duration kRestartAfterMin = std::chrono::seconds(1);
   static constexpr Duration kRestartAfterMax = std::chrono::minutes(1);
+  // What a call keeps for undoing itself, so that its caller hears of it before the deadline.
+  static constexpr Duration kRollbackReserve = std::chrono::seconds(5);
   // A process that ran for so long did not fail at its start: the next wait is short again.
   static constexpr Duration kHealthyAfter = std::chrono::minutes(2);
 
@@ -97,7 +99,8 @@ class VolumeKeeper {
   };
 
   // Runs `run` in the thread and returns its answer; kTimeout when it takes longer than `limit`,
-  // and then a call that has not begun never begins.
+  // and then a call that has not begun never begins. One that has may get more time while its
+  // process makes progress (extend_call_).
   template <class T>
   Result<T> ask(Duration limit, std::function<Result<T>(Time end)> run) QSFS_EXCLUDES(mu_);
 
@@ -132,11 +135,17 @@ class VolumeKeeper {
   void resume_without_state();
   Status adopt_process();
   Status start_process(Place place, Time end);
-  Status prepare_place(Place place);
   Status spawn(Place place);
   Status wait_until_mounted(const std::string& path, Time end);
-  Status wait_for_table(const std::string& path, Time end);
+  // Moves `end` while the process makes progress.
+  Status wait_for_table(const std::string& path, Time& end);
+  // A process that recovers says how far it is. When it has got further since the last look, it
+  // gets as much time as at its start, and so does who waits for it.
+  void extend_if_progress(Time& end);
   void clear_failed_start(Error& error);
+  // kBusy: what is mounted on the mount point is served by someone else, and answers, or may. It
+  // is not ours to unmount: on a node that had an older daemon, its containers go on.
+  Status refuse_foreign_mount() const;
   Status end_process(Duration patience);
   void on_process_end();
   void forget_process();
@@ -180,6 +189,8 @@ class VolumeKeeper {
   Time next_try_{};
   Duration try_after_ = kRestartAfterMin;
   Time next_judgement_{};
+  std::string progress_seen_;
+  std::function<void(Time end)> extend_call_;  // Of the call that runs; null: none does.
   Duration drain_again_after_{};
 
   UniqueFd wake_fd_;   // Someone called.

@@ -15,8 +15,6 @@
 namespace qsfs::lifecycle {
 namespace {
 
-// What a Mount keeps for undoing itself, so that its caller hears of it before the deadline.
-constexpr Duration kRollbackReserve = std::chrono::seconds(5);
 constexpr Duration kProbePatience = std::chrono::seconds(5);
 constexpr std::uint64_t kWorkloadFileMax = 8 * kMiB;
 
@@ -55,6 +53,7 @@ Result<VolumeInfo> VolumeKeeper::mount_again(const Workload& workload, Time end)
 }
 
 Result<VolumeInfo> VolumeKeeper::mount_first(const Workload& workload, Time end) {
+  QSFS_TRY(refuse_foreign_mount());
   const Status made = make_first(workload, end - kRollbackReserve);
   if (made) return info();
   // A daemon that stops leaves it to the next one.
@@ -76,6 +75,8 @@ Status VolumeKeeper::make_first(const Workload& workload, Time end) {
     return fail_errno(errno, "create directory " + layout_.directory);
   failpoint(kMountFailpoints[0]);
   QSFS_TRY(enter(Phase::kMounting));
+  // From here on it can be deleted.
+  publish();
   QSFS_TRY(parts_.disk.sync_directory(parts_.root.volumes()));
   failpoint(kMountFailpoints[1]);
   workload_ = workload;

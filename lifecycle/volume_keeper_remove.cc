@@ -132,6 +132,7 @@ void VolumeKeeper::remove_step() {
 
 Status VolumeKeeper::remove_all() {
   if (stored_.phase != Phase::kRemoving) return fail(Errc::kInternal, "not to be removed");
+  QSFS_TRY(refuse_foreign_mount());
   // What is archived, or only here, is on the disk already or was never promised to be.
   QSFS_TRY(end_process(kStopPatience));
   failpoint(kRemoveFailpoints[5]);

@@ -20,8 +20,15 @@ namespace {
 
 constexpr std::size_t kOutputShownMax = 2000;
 constexpr Duration kStartedProcessPatience = std::chrono::seconds(3);
+constexpr Duration kForeignPatience = std::chrono::seconds(2);
 // Between the first answer of the mount and that of the control socket.
 constexpr int kControlPollMs = 10;
+// How often a process that starts is looked at: whether it makes progress, or was deleted
+// meanwhile.
+constexpr Duration kStartLook = std::chrono::seconds(1);
+// As qsfs-fs writes them to standard error, about once a second.
+constexpr std::string_view kProgressLine = "recovering: ";
+constexpr std::size_t kProgressTail = 4096;
 constexpr std::uint64_t kWorkloadFileMax = 8 * kMiB;
 
 int milliseconds_until(MonotonicTime end, MonotonicTime now) {
@@ -146,7 +153,7 @@ Status VolumeKeeper::start_process(Place place, Time end) {
     failpoint(kMountFailpoints[2]);
     QSFS_TRY(write_config(*workload_));
     failpoint(kMountFailpoints[3]);
-    QSFS_TRY(prepare_place(place));
+    QSFS_TRY(prepare_mount_point(place_path(place)));
     failpoint(kMountFailpoints[4]);
     QSFS_TRY(spawn(place));
     failpoint(kMountFailpoints[5]);
@@ -171,23 +178,19 @@ Status VolumeKeeper::start_process(Place place, Time end) {
 // Ends what was started, and adds what the process said.
 void VolumeKeeper::clear_failed_start(Error& error) {
   if (process_.valid()) {
-    const bool ended_itself = process_.has_ended();
-    if (const Status ended = end_process(kStartedProcessPatience); !ended)
+    if (process_.has_ended()) {
+      error.context += "; it " + process_.reap();
+      is_running_ = false;
+      forget_process();
+    } else if (const Status ended = end_process(kStartedProcessPatience); !ended) {
       error.context += "; " + ended.error().message();
+    }
     const std::string said = last_lines(layout_.process_output(), kOutputShownMax);
-    if (!said.empty()) error.context += (ended_itself ? ": " : "; it said: ") + said;
+    if (!said.empty()) error.context += "; it said: " + said;
   }
   last_error_ = error.message();
   next_try_ = now() + try_after_;
   try_after_ = std::min(2 * try_after_, kRestartAfterMax);
-}
-
-Status VolumeKeeper::prepare_place(Place place) {
-  if (place == Place::kMountPoint) return prepare_mount_point(layout_.mount_point);
-  QSFS_TRY(unmount_all(drain_path_));
-  if (::mkdir(drain_path_.c_str(), 0700) != 0 && errno != EEXIST)
-    return fail_errno(errno, "create directory " + drain_path_);
-  return {};
 }
 
 Status VolumeKeeper::spawn(Place place) {
@@ -195,6 +198,7 @@ Status VolumeKeeper::spawn(Place place) {
                          .arguments = {"--config", layout_.config(), "--foreground", "--log-file",
                                        layout_.process_log(), "--", place_path(place)},
                          .namespace_path = stored_.namespace_path,
+                         .mount_point = place_path(place),
                          .output_path = layout_.process_output(),
                          .oom_score_adj = parts_.options.oom_score_adj};
   QSFS_ASSIGN(process_, Process::start(spec, [&](const ProcessIdentity& identity) -> Status {
@@ -203,6 +207,7 @@ Status VolumeKeeper::spawn(Place place) {
                                 limited.error().message());
                 }
                 stored_.process = identity;
+                progress_seen_.clear();
                 stored_.is_drain_process = place == Place::kDrain;
                 return write_state();
               }));
@@ -234,8 +239,21 @@ Status VolumeKeeper::wait_until_mounted(const std::string& path, Time end) {
   }
 }
 
+void VolumeKeeper::extend_if_progress(Time& end) {
+  const std::string tail = last_lines(layout_.process_output(), kProgressTail);
+  const std::size_t at = tail.rfind(kProgressLine);
+  if (at == std::string::npos) return;
+  std::string line = tail.substr(at, tail.find('\n', at) - at);
+  if (line == progress_seen_) return;
+  progress_seen_ = std::move(line);
+  const Duration more = parts_.options.mount_deadline;
+  end = std::max(end, now() + more);
+  // What is left of a call when its process has come up, or was given up.
+  if (extend_call_) extend_call_(end + kRollbackReserve);
+}
+
 // Woken by the kernel when the table changes.
-Status VolumeKeeper::wait_for_table(const std::string& path, Time end) {
+Status VolumeKeeper::wait_for_table(const std::string& path, Time& end) {
   QSFS_ASSIGN(const UniqueFd changes, watch_mount_table());
   while (true) {
     QSFS_ASSIGN(const std::vector<MountRow> table, read_mount_table());
@@ -247,12 +265,32 @@ Status VolumeKeeper::wait_for_table(const std::string& path, Time end) {
     std::array<pollfd, 3> waits = {pollfd{.fd = changes.get(), .events = POLLPRI, .revents = 0},
                                    pollfd{.fd = process_.handle(), .events = POLLIN, .revents = 0},
                                    pollfd{.fd = stop_fd_.get(), .events = POLLIN, .revents = 0}};
-    const int ready = ::poll(waits.data(), waits.size(), milliseconds_until(end, now()));
-    if (ready == 0) return fail(Errc::kTimeout, "qsfs-fs did not mount in time");
+    const Time look = std::min(end, now() + kStartLook);
+    const int ready = ::poll(waits.data(), waits.size(), milliseconds_until(look, now()));
+    if (ready == 0) {
+      if (has_tombstone_ && path == layout_.mount_point)
+        return fail(Errc::kBusy, "volume " + id_ + " was deleted while it started");
+      extend_if_progress(end);
+      if (now() >= end) return fail(Errc::kTimeout, "qsfs-fs did not mount in time");
+    }
     if (ready < 0 && errno != EINTR) return fail_errno(errno, "poll");
     if (waits[2].revents != 0) return fail(Errc::kCancelled, "the daemon stops");
     if (waits[1].revents != 0) return fail(Errc::kUnavailable, "qsfs-fs ended while starting");
   }
+}
+
+Status VolumeKeeper::refuse_foreign_mount() const {
+  QSFS_ASSIGN(const std::vector<MountRow> table, read_mount_table());
+  const std::vector<MountRow> layers = mounts_on(table, layout_.mount_point);
+  if (layers.empty()) return {};
+  const MountRow& top = layers.back();
+  const bool is_ours = top.type == kVolumeFsType && top.source == "qsfs:" + layout_.data_dir();
+  if (is_ours || !top.type.starts_with("fuse")) return {};
+  const Status answered = probe_mount(layout_.mount_point, kForeignPatience);
+  // Its process is dead: the layer is in the way of everybody.
+  if (!answered && answered.error().code == Errc::kUnavailable) return {};
+  return fail(Errc::kBusy, fmt::format("{} is served by another program ({} of {}); end that first",
+                                       layout_.mount_point, top.type, top.source));
 }
 
 Status VolumeKeeper::end_process(Duration patience) {

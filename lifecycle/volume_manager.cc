@@ -53,6 +53,7 @@ std::uint64_t network_usage(const std::map<std::string, NicCounters>& metrics,
 VolumeManager::VolumeManager(const VolumeManagerOptions& options, RootLayout root, Network& network)
     : root_(std::move(root)),
       keeper_options_(options.keeper),
+      old_rootfs_dir_(options.old_rootfs_dir),
       network_(network),
       cgroups_(options.cgroup, options.limits) {}
 
@@ -99,6 +100,32 @@ Status VolumeManager::migrate_markers() {
       QSFS_TRY(posix_disk().remove(marker));
       QSFS_LOG_INFO("volume {}: its old delete marker is a tombstone now", id);
     }
+  }
+  return migrate_container_markers();
+}
+
+// The first daemon marked a volume in the root filesystem of its container. What is mounted from
+// there is left to that container (see VolumeKeeper::refuse_foreign_mount()), and its files are
+// nobody's to touch but for the marker: the same id may be mounted again later.
+Status VolumeManager::migrate_container_markers() {
+  const auto ids = posix_disk().list(old_rootfs_dir_);
+  if (!ids && ids.error().code == Errc::kNotFound) return {};
+  if (!ids) {
+    QSFS_LOG_WARN("old delete markers are not looked for: {}", ids.error().message());
+    return {};
+  }
+  for (const std::string& id : *ids) {
+    const std::string marker = fmt::format("{}/{}/{}", old_rootfs_dir_, id, kOldMarker);
+    if (!valid_id(id) || !exists(marker)) continue;
+    const VolumeLayout layout(root_, id);
+    // One that lives here was mounted after the mark.
+    if (!exists(layout.directory))
+      QSFS_TRY(write_file_atomically(posix_disk(), layout.tombstone, {}));
+    if (const Status removed = posix_disk().remove(marker); !removed) {
+      QSFS_LOG_WARN("{}", removed.error().message());
+      continue;
+    }
+    QSFS_LOG_INFO("volume {}: the delete marker in its container is a tombstone now", id);
   }
   return {};
 }
@@ -205,12 +232,16 @@ Status VolumeManager::signal_delete(const std::string& id) {
   QSFS_TRY(valid_id(id));
   const Keeper keeper = find(id);
   if (keeper == nullptr) return {};
-  const Phase phase = keeper->state().phase;
+  return mark_deleted(id, *keeper);
+}
+
+Status VolumeManager::mark_deleted(const std::string& id, VolumeKeeper& keeper) {
+  const Phase phase = keeper.state().phase;
   if (phase != Phase::kMounting && phase != Phase::kMounted) return {};
   const VolumeLayout layout(root_, id);
   QSFS_TRY(write_file_atomically(posix_disk(), layout.tombstone, {}));
   failpoint(kRemoveFailpoints[0]);
-  keeper->notice_tombstone();
+  keeper.notice_tombstone();
   return {};
 }
 
@@ -218,6 +249,8 @@ Status VolumeManager::unmount(const std::string& id) {
   QSFS_TRY(valid_id(id));
   const Keeper keeper = find(id);
   if (keeper == nullptr) return {};
+  // A start that is under way, however long it may take, ends at once.
+  QSFS_TRY(mark_deleted(id, *keeper));
   Status gone = keeper->unmount();
   if (!gone && gone.error().code == Errc::kConflict && keeper->has_retired()) return {};
   return gone;

@@ -20,6 +20,8 @@ struct VolumeManagerOptions {
   KeeperOptions keeper;
   std::string cgroup = "qsfs";  // Of the daemon's groups; empty: no limits.
   CgroupLimits limits;
+  // Root filesystems of the containers that volumes once lived in; may be missing.
+  std::string old_rootfs_dir = "/var/cache/modules/flistd/mountpoint";
 };
 
 class VolumeManager final : public Manager {
@@ -54,8 +56,12 @@ class VolumeManager final : public Manager {
 
   VolumeManager(const VolumeManagerOptions& options, RootLayout root, Network& network);
   Status make_directories();
+  // Marks of deletion that older daemons left become tombstones.
   Status migrate_markers();
+  Status migrate_container_markers();
   Status take_up_volumes();
+  // Durably, before the keeper hears of it. Nothing when there is nothing to delete.
+  Status mark_deleted(const std::string& id, VolumeKeeper& keeper);
   // nullptr: there is no such volume.
   Keeper find(const std::string& id) QSFS_EXCLUDES(mu_);
   Result<Keeper> find_or_make(const std::string& id) QSFS_EXCLUDES(mu_);
@@ -65,6 +71,7 @@ class VolumeManager final : public Manager {
 
   const RootLayout root_;
   const KeeperOptions keeper_options_;
+  const std::string old_rootfs_dir_;
   Network& network_;
   const Cgroups cgroups_;
   std::unique_ptr<FileLock> lock_;

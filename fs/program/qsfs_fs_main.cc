@@ -3,6 +3,7 @@
 // Order of start: arguments and configuration (nothing is touched before they are good), background
 // process, data directory and log, recovery when needed, mount, control socket and metrics, and
 // only then the word to the one who waits.
+#include <fmt/format.h>
 #include <malloc.h>
 #include <poll.h>
 #include <signal.h>
@@ -91,26 +92,33 @@ Status check_mountpoint(const std::string& path) {
   return {};
 }
 
-// A line that rewrites itself on a terminal, and stays away elsewhere.
+// How far a recovery is: a line that rewrites itself on a terminal; elsewhere plain lines, one a
+// second while something is done, so that who waits (qsfsd) sees that it goes on.
 class RecoveryLine {
  public:
   void operator()(const RecoveryProgress& at) {
-    if (::isatty(STDERR_FILENO) == 0) return;
-    if (at.total != 0) {
-      std::fprintf(stderr, "\rrecovering: %s %3llu %%   ", at.phase.c_str(),
-                   static_cast<unsigned long long>(100 * at.done / at.total));
-    } else {
-      std::fprintf(stderr, "\rrecovering: %s %llu   ", at.phase.c_str(),
-                   static_cast<unsigned long long>(at.done));
+    const bool is_terminal = ::isatty(STDERR_FILENO) != 0;
+    if (!is_terminal) {
+      const MonotonicTime now = system_clock().now();
+      if (now - shown_at_ < kPlainPeriod) return;
+      shown_at_ = now;
     }
     shown_ = true;
+    const std::string done =
+        at.total != 0
+            ? fmt::format("{:3} % ({} of {})", 100 * at.done / at.total, at.done, at.total)
+            : std::to_string(at.done);
+    std::fprintf(stderr, is_terminal ? "\rrecovering: %s %s   " : "recovering: %s %s\n",
+                 at.phase.c_str(), done.c_str());
   }
   void end() const {
-    if (shown_) std::fputc('\n', stderr);
+    if (shown_ && ::isatty(STDERR_FILENO) != 0) std::fputc('\n', stderr);
   }
 
  private:
+  static constexpr Duration kPlainPeriod = std::chrono::seconds(1);
   bool shown_ = false;
+  MonotonicTime shown_at_ = system_clock().now();
 };
 
 // Asks every backend for its state, from time to time.

@@ -138,6 +138,13 @@ class Daemon:
     def wait_running(self, name):
         wait_until(f"{name} runs", lambda: self.show(name).get("running"))
 
+    def usage(self):
+        """What the daemon holds."""
+        own = pathlib.Path(f"/proc/{self.process.pid}")
+        status = dict(line.split(":", 1) for line in (own / "status").read_text().splitlines())
+        return {"resident_kib": int(status["VmRSS"].split()[0]), "threads": len(list((own / "task").iterdir())),
+                "files": len(list((own / "fd").iterdir()))}
+
     def together(self, names, run):
         with concurrent.futures.ThreadPoolExecutor(max_workers=len(names)) as pool:
             return list(pool.map(run, names))

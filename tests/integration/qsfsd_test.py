@@ -297,6 +297,54 @@ def old_markers_become_tombstones():
         assert daemon.remainders() == []
 
 
+def markers_in_old_containers_become_tombstones_once():
+    with Daemon() as daemon:
+        containers = daemon.home / "containers"
+        for name in ("1-2-old", "1-2-new", "not a volume"):
+            (containers / name / "data").mkdir(parents=True)
+            (containers / name / "data" / "kept").write_text("theirs")
+            (containers / name / ".death.scheduled").write_text("")
+        (containers / "1-2-live").mkdir()
+        (daemon.root / "volumes" / "1-2-new").mkdir(parents=True)  # Mounted here since.
+        daemon.flags += ("--old-rootfs-dir", containers)
+        daemon.start()
+        assert not list(containers.glob("1-*/.death.scheduled"))
+        log = (daemon.home / "qsfsd.log").read_text()
+        assert "volume 1-2-old: the delete marker in its container is a tombstone now" in log, log
+        wait_until("nothing was left to remove", lambda: daemon.remainders() == [])
+        # A volume of that name lives, however often the daemon starts.
+        path = daemon.mount("1-2-old")
+        daemon.stop()
+        daemon.start()
+        daemon.wait_running("1-2-old")
+        assert os.path.ismount(path)
+        assert len(list(containers.glob("*/data/kept"))) == 3
+
+
+def a_mount_that_others_serve_is_left_to_them():
+    """As on a node whose containers were started by an older daemon."""
+    with Daemon() as daemon:
+        other = daemon.home / "other"
+        path = daemon.root / "mounts" / "1-2-old"
+        path.mkdir(parents=True)
+        run(BIN / "qsfs", "init", "--config", daemon.home / "other.toml", "--data-dir", other, "--local", daemon.home / "zdbs")
+        run(BIN / "qsfs-fs", "--config", daemon.home / "other.toml", "--data-dir", other, path)
+        try:
+            write(path / "file")
+            (daemon.root / "tombstones").mkdir()
+            (daemon.root / "tombstones" / "1-2-old").write_text("")
+            daemon.start()
+            wait_until("it is seen", lambda: "another program" in daemon.show("1-2-old").get("last_error", ""))
+            status, answer = daemon.call("PUT", "/volumes/1-2-old", daemon.workload("1-2-old"))
+            assert status == 409, (status, answer)
+            assert (path / "file").read_bytes() == FILE
+            assert (daemon.root / "tombstones" / "1-2-old").exists()
+        finally:
+            run(BIN / "qsfs", "umount", path)
+        daemon.wait_gone("1-2-old")
+        assert daemon.remainders() == [], daemon.remainders()
+
+
 def a_crash_at_any_step_of_a_mount_leaves_nothing():
     with Daemon() as daemon:
         for step in MOUNT_FAILPOINTS:
@@ -398,19 +446,29 @@ def limits_are_in_force():
         assert not os.path.exists(os.path.dirname(limit))
 
 
-def fifty_volumes_come_and_go():
+def fifty_volumes_come_and_go(rounds=1):
+    """A second round shows what leaks, and not only what the first has filled."""
     with Daemon().start() as daemon:
         names = [f"v{i}" for i in range(50)]
-        daemon.together(names[:25], daemon.mount)
-        daemon.together(names[25:], daemon.mount)
-        status = open(f"/proc/{daemon.process.pid}/status", encoding="ascii").read()
-        print("qsfsd with 50 volumes:", [line for line in status.splitlines() if line.startswith(("VmRSS", "Threads"))])
-        for start in range(0, 50, 25):
-            daemon.together(names[start:start + 25], daemon.delete_and_wait)
-        assert daemon.remainders() == [], daemon.remainders()
-        daemon.call("GET", "/volumes")
-        assert len(os.listdir(f"/proc/{daemon.process.pid}/task")) < 10
-        assert len(os.listdir(f"/proc/{daemon.process.pid}/fd")) < 30
+        used = []
+        for _ in range(rounds + 1):
+            daemon.together(names[:25], daemon.mount)
+            daemon.together(names[25:], daemon.mount)
+            for name in names[::10]:
+                write(daemon.root / "mounts" / name / "file")
+            for start in range(0, 50, 25):
+                daemon.together(names[start:start + 25], daemon.delete_and_wait)
+            assert daemon.remainders() == [], daemon.remainders()
+            daemon.call("GET", "/volumes")  # Takes what has retired out of the map.
+            wait_until("its threads have ended", lambda: daemon.usage()["threads"] == 2)
+            used.append(daemon.usage())
+        print("qsfsd after each round of 50 volumes:", used)
+        assert used[-1]["files"] == used[0]["files"], used
+        assert used[-1]["resident_kib"] < used[0]["resident_kib"] + 4096, used
+
+
+def fifty_volumes_come_and_go_for_long():
+    fifty_volumes_come_and_go(rounds=20)
 
 
 TESTS = [five_volumes_live_and_go_side_by_side, calls_can_be_repeated, wrong_calls_touch_nothing,
@@ -419,10 +477,12 @@ TESTS = [five_volumes_live_and_go_side_by_side, calls_can_be_repeated, wrong_cal
          a_reboot_brings_volumes_back_and_drains_on, a_mount_while_it_drains_is_refused,
          a_drain_that_is_slow_is_not_given_up, others_get_to_the_mount_point,
          what_cannot_be_archived_is_set_aside_and_comes_back, a_volume_that_cannot_be_asked_is_judged_and_kept,
-         old_markers_become_tombstones, a_crash_at_any_step_of_a_mount_leaves_nothing,
+         old_markers_become_tombstones, markers_in_old_containers_become_tombstones_once,
+         a_mount_that_others_serve_is_left_to_them,
+         a_crash_at_any_step_of_a_mount_leaves_nothing,
          a_crash_at_any_step_of_a_delete_loses_nothing, a_crash_in_an_update_keeps_the_old_configuration,
-         the_command_line_does_the_same, limits_are_in_force]
-LONG_TESTS = [fifty_volumes_come_and_go]
+         the_command_line_does_the_same, limits_are_in_force, fifty_volumes_come_and_go]
+LONG_TESTS = [fifty_volumes_come_and_go_for_long]
 
 if __name__ == "__main__":
     import sys
