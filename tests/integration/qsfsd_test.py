@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 from harness import BIN, main, run, wait_until
@@ -230,7 +231,7 @@ def a_drain_that_is_slow_is_not_given_up():
         daemon.delete("a")
         wait_until("it drains", lambda: not (daemon.root / "mounts" / "a").exists() and daemon.show("a")["running"])
         pid = daemon.show("a")["pid"]
-        for _ in range(3):
+        for _ in range(2):
             end = time.monotonic() + 1
             while time.monotonic() < end:
                 assert daemon.show("a")["phase"] == "draining"
@@ -471,20 +472,23 @@ def fifty_volumes_come_and_go_for_long():
     fifty_volumes_come_and_go(rounds=20)
 
 
-TESTS = [five_volumes_live_and_go_side_by_side, calls_can_be_repeated, wrong_calls_touch_nothing,
-         a_mount_that_fails_says_why_and_leaves_nothing, an_update_is_taken_whole_or_not_at_all,
-         a_dead_process_comes_back, the_daemon_can_go_and_come_back, a_second_daemon_is_refused,
-         a_reboot_brings_volumes_back_and_drains_on, a_mount_while_it_drains_is_refused,
-         a_drain_that_is_slow_is_not_given_up, others_get_to_the_mount_point,
-         what_cannot_be_archived_is_set_aside_and_comes_back, a_volume_that_cannot_be_asked_is_judged_and_kept,
-         old_markers_become_tombstones, markers_in_old_containers_become_tombstones_once,
-         a_mount_that_others_serve_is_left_to_them,
-         a_crash_at_any_step_of_a_mount_leaves_nothing,
-         a_crash_at_any_step_of_a_delete_loses_nothing, a_crash_in_an_update_keeps_the_old_configuration,
-         the_command_line_does_the_same, limits_are_in_force, fifty_volumes_come_and_go]
-LONG_TESTS = [fifty_volumes_come_and_go_for_long]
+# Each is an entry of ctest.
+GROUPS = {
+    "calls": [five_volumes_live_and_go_side_by_side, calls_can_be_repeated, wrong_calls_touch_nothing,
+              a_mount_that_fails_says_why_and_leaves_nothing, an_update_is_taken_whole_or_not_at_all,
+              a_dead_process_comes_back, the_daemon_can_go_and_come_back, a_second_daemon_is_refused,
+              others_get_to_the_mount_point, old_markers_become_tombstones, markers_in_old_containers_become_tombstones_once,
+              a_mount_that_others_serve_is_left_to_them, the_command_line_does_the_same, limits_are_in_force,
+              fifty_volumes_come_and_go],
+    "drains": [a_reboot_brings_volumes_back_and_drains_on, a_mount_while_it_drains_is_refused,
+               what_cannot_be_archived_is_set_aside_and_comes_back, a_volume_that_cannot_be_asked_is_judged_and_kept],
+    "slow_drain": [a_drain_that_is_slow_is_not_given_up],
+    "crashes": [a_crash_at_any_step_of_a_mount_leaves_nothing, a_crash_at_any_step_of_a_delete_loses_nothing,
+                a_crash_in_an_update_keeps_the_old_configuration],
+    "long": [fifty_volumes_come_and_go_for_long],
+}
 
 if __name__ == "__main__":
-    import sys
-    is_long = os.environ.get("QSFS_LONG") == "1" or any(test.__name__ in sys.argv for test in LONG_TESTS)
-    main(TESTS + (LONG_TESTS if is_long else []))
+    names = [test.__name__ for word in sys.argv[1:] for test in GROUPS.get(word, [])]
+    sys.argv[1:] = names + [word for word in sys.argv[1:] if word not in GROUPS]
+    main([test for name, group in GROUPS.items() if name != "long" or names for test in group])
