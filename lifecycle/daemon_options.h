@@ -14,7 +14,8 @@ struct DaemonOptions {
   VolumeManagerOptions manager;
   std::string socket;  // Empty: qsfsd.sock in the root directory.
   std::string broker;  // Empty: no zbus.
-  unsigned workers = 4;
+  // A Mount that recovers a large volume keeps one for as long as it takes.
+  unsigned workers = 16;
   bool has_network = true;
   NodeNetworkOptions network;
   log::Level log_level = log::Level::kInfo;
