@@ -59,6 +59,9 @@ class Repair {
     return std::size_t{stripe} * before_.total_shards + index;
   }
   [[nodiscard]] std::optional<std::uint32_t> old_place(std::uint32_t stripe, unsigned index) const;
+  // By now: of a shard that was moved, where it was moved to.
+  [[nodiscard]] std::optional<std::uint32_t> place_now(std::uint32_t stripe, unsigned index)
+      QSFS_EXCLUDES(mu_);
 
   StoreCore& core_;
   const RepairOptions& options_;
@@ -77,6 +80,13 @@ std::optional<std::uint32_t> Repair::old_place(std::uint32_t stripe, unsigned in
   const ShardLocation& shard = before_.shard(stripe, index);
   if (shard.backend == ShardLocation::kAbsent) return std::nullopt;
   return core_.find_data(before_.backends[shard.backend].id);
+}
+
+std::optional<std::uint32_t> Repair::place_now(std::uint32_t stripe, unsigned index) {
+  MutexLock lock(mu_);
+  const ShardLocation& shard = after_.shard(stripe, index);
+  if (shard.backend == ShardLocation::kAbsent) return std::nullopt;
+  return core_.find_data(after_.backends[shard.backend].id);
 }
 
 bool Repair::rebuild(StripeWork& work) {
@@ -124,7 +134,8 @@ std::vector<std::uint32_t> Repair::choose_places(const StripeWork& work) {
   std::vector<std::uint32_t> pinned(before_.total_shards, kUnplaced);
   std::vector<std::uint32_t> fallback(before_.total_shards, kUnplaced);
   for (unsigned index = 0; index < before_.total_shards; ++index) {
-    const std::optional<std::uint32_t> place = old_place(work.stripe, index);
+    // After a round in which some backend refused, others of the stripe have moved already.
+    const std::optional<std::uint32_t> place = place_now(work.stripe, index);
     if (!place) continue;
     const std::optional<Errc>& verdict = verdicts_[at(work.stripe, index)];
     if (!verdict) {

@@ -147,6 +147,39 @@ TEST_P(ObjectStoreModeTest, RepairMovesShardsOfADeadBackend) {
   EXPECT_EQ(store.read(manifest).value(), bytes);
 }
 
+TEST_P(ObjectStoreModeTest, RepairPutsNoTwoShardsOfAStripeOnOneBackend) {
+  SimStore store({.data_backends = 8, .mode = GetParam()});
+  const Buffer bytes = noise(9 * kStripe, 5);
+  Manifest manifest = store.put(bytes).value();
+  std::set<unsigned> holders;
+  for (std::uint32_t stripe = 0; stripe < 9; ++stripe) {
+    for (unsigned index = 0; index < 6; ++index) {
+      holders.insert(SimStore::server_of(manifest, stripe, index));
+    }
+  }
+  ASSERT_EQ(holders.size(), 6U);
+  for (unsigned index = 0; index < 2; ++index) {
+    store.data(SimStore::server_of(manifest, 0, index)).faults().down = true;
+  }
+  // Of the two that could take over, one takes nothing: one shard moves, the other must not follow.
+  unsigned refusing = 0;
+  while (holders.contains(refusing)) ++refusing;
+  store.data(refusing).faults().disk_error = true;
+  const auto report = store->repair(manifest, VerifyMode::kCheck);
+  ASSERT_TRUE(report) << report.error().message();
+  EXPECT_EQ(report->faults.size(), 9U);
+  EXPECT_EQ(report->shards_rebuilt, 9U);
+  EXPECT_TRUE(manifest.encode());
+  for (std::uint32_t stripe = 0; stripe < 9; ++stripe) {
+    std::set<unsigned> places;
+    for (unsigned index = 0; index < 6; ++index) {
+      places.insert(SimStore::server_of(manifest, stripe, index));
+    }
+    EXPECT_EQ(places.size(), 6U) << "stripe " << stripe;
+  }
+  EXPECT_EQ(store.read(manifest).value(), bytes);
+}
+
 TEST_P(ObjectStoreModeTest, RepairRefillsAWipedBackendInPlace) {
   SimStore store({.mode = GetParam()});
   const Buffer bytes = noise(9 * kStripe, 5);
