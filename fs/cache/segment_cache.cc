@@ -483,6 +483,7 @@ Result<std::uint64_t> SegmentCache::evict_one(SegmentId segment) {
     state.is_local = false;
     state.local_bytes = 0;
     touch_locked(segment, state);
+    std::erase_if(recent_, [&](const auto& recent) { return recent.first.segment == segment; });
   }
   failpoint("cache.evict.before_remove");
   if (was_cached) drop_cached(segment);
@@ -504,6 +505,11 @@ Result<std::uint64_t> SegmentCache::evict_one(SegmentId segment) {
 
 Result<std::uint64_t> SegmentCache::evict_to(std::uint64_t target_bytes) {
   std::uint64_t freed = 0;
+  if (target_bytes == 0) {
+    // Those of segments with nothing on disk.
+    MutexLock lock(mu_);
+    recent_.clear();
+  }
   while (true) {
     std::optional<SegmentId> victim;
     {

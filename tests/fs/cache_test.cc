@@ -343,6 +343,16 @@ TEST_F(CacheTest, EvictsOnlyWhatIsArchived) {
   EXPECT_EQ(cache_->counters().bytes_evicted, 4u * kStripe);
 }
 
+TEST_F(CacheTest, WhatIsEvictedIsNotReadFromMemory) {
+  open();
+  const SegmentId id = remote_segment(1, 3 * kStripe);
+  ASSERT_TRUE(read_all(id));
+  ASSERT_TRUE(cache_->evict_to(0));
+  const std::size_t before = store_.stripes_read().size();
+  ASSERT_TRUE(read_all(id));
+  EXPECT_EQ(store_.stripes_read().size(), before + 3);
+}
+
 TEST_F(CacheTest, EvictsTheLeastRecentlyUsedFirst) {
   open();
   const SegmentId first = archived_segment(1, 4 * kStripe);
