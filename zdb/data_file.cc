@@ -13,13 +13,18 @@ DataFile::DataFile(std::uint32_t file_id, const std::string& directory)
       data_path(fmt::format("{}/{:08}.data", directory, file_id)),
       index_path(fmt::format("{}/{:08}.index", directory, file_id)) {}
 
-void DataFile::add_mark(std::uint64_t data_begin, std::uint64_t index_offset) {
-  if (!marks.empty() && index_offset - marks.back().index_offset < kIndexMarkBytes) return;
-  marks.push_back({.data_offset = data_begin, .index_offset = index_offset});
+void DataFile::add_mark(const IndexMark& mark) {
+  if (!marks.empty() && mark.index_offset - marks.back().index_offset < kIndexMarkBytes) return;
+  marks.push_back(mark);
 }
 
 std::uint64_t DataFile::index_offset_for(std::uint64_t data_offset) const {
   const auto after = std::ranges::upper_bound(marks, data_offset, {}, &IndexMark::data_offset);
+  return after == marks.begin() ? kFileHeaderLen : std::prev(after)->index_offset;
+}
+
+std::uint64_t DataFile::index_offset_of_sequence(std::uint64_t sequence) const {
+  const auto after = std::ranges::upper_bound(marks, sequence, {}, &IndexMark::sequence);
   return after == marks.begin() ? kFileHeaderLen : std::prev(after)->index_offset;
 }
 
@@ -33,7 +38,8 @@ ActiveFile::ActiveFile(std::shared_ptr<DataFile> data_file, std::shared_ptr<Disk
       pending_end_(file->data_end),
       indexed_end_(file->data_end),
       marked_end_(file->data_end),
-      next_sequence_(next_sequence) {}
+      next_sequence_(next_sequence),
+      indexed_sequence_(next_sequence) {}
 
 ActiveFile::Reservation ActiveFile::reserve(std::uint64_t len) {
   const std::uint64_t complete = std::min(finished_end(), failed_floor_);
@@ -134,7 +140,10 @@ void ActiveFile::end_flush(const Frame& frame, bool good) {
   if (!good) return;
   pending_.erase(pending_.begin(), pending_.begin() + frame.header.payload_len);
   pending_count_ -= frame.header.record_count;
-  file->add_mark(frame.header.data_begin, file->index_len);
+  file->add_mark({.data_offset = frame.header.data_begin,
+                  .index_offset = file->index_len,
+                  .sequence = indexed_sequence_});
+  indexed_sequence_ = frame.header.next_sequence;
   file->index_len += frame.bytes.size();
   indexed_end_ = frame.header.data_end;
   marked_end_ = std::max(marked_end_, std::min(frame.header.synced_below, indexed_end_));

@@ -15,10 +15,12 @@
 
 namespace qsfs::zdb {
 
-// Where in the index file the records from `data_offset` on start.
+// Where in the index file the records from `data_offset` on start. Values before it have smaller
+// sequence numbers than `sequence`, those behind it the same or greater ones.
 struct IndexMark {
   std::uint64_t data_offset = 0;
   std::uint64_t index_offset = 0;
+  std::uint64_t sequence = 0;
 };
 
 // Index bytes between two marks: what a scan reads at most to find its place.
@@ -31,6 +33,9 @@ struct DataFile {
   const std::string data_path;
   const std::string index_path;
   FileHeader header;
+  // What the places of its entries call it. Unlike the number it is never used again: compaction
+  // puts another file in the place of this one, under the same number.
+  std::uint32_t slot = 0;
 
   std::uint64_t data_end = kFileHeaderLen;  // The end of the last entry, published or not.
   std::uint64_t live_entries = 0;
@@ -39,15 +44,17 @@ struct DataFile {
   std::uint32_t tombstone_oldest = UINT32_MAX;
   std::uint64_t index_len = kFileHeaderLen;  // Valid bytes of the index file.
   std::vector<IndexMark> marks;
-  bool doomed = false;  // Its files are being removed.
+  bool doomed = false;  // Its files are being removed, or were replaced.
 
   // Open while in use; closed when too many are. Shared, so that a reader may go on after that.
   std::shared_ptr<DiskFile> handle;
   std::uint64_t last_use = 0;
 
-  void add_mark(std::uint64_t data_begin, std::uint64_t index_offset);
+  void add_mark(const IndexMark& mark);
   // Where to start reading the index file to find all records at or after `data_offset`.
   std::uint64_t index_offset_for(std::uint64_t data_offset) const;
+  // ... to find the first value whose sequence number is `sequence` or greater.
+  std::uint64_t index_offset_of_sequence(std::uint64_t sequence) const;
 };
 
 // Hands out space at the end of a data file and brings what was written there into order.
@@ -138,6 +145,7 @@ class ActiveFile {
   std::uint64_t indexed_end_;
   std::uint64_t marked_end_;
   std::uint64_t next_sequence_;
+  std::uint64_t indexed_sequence_;  // next_sequence_ of the last frame.
   bool flush_running_ = false;
 };
 

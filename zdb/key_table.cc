@@ -13,7 +13,7 @@ std::uint32_t to_units(std::uint64_t offset) {
 }  // namespace
 
 EntryPlace KeyTable::place_of(const Node& node) {
-  return {.file_id = node.file_id,
+  return {.slot = node.slot,
           .oldest_file = node.oldest_file,
           .offset = std::uint64_t{node.offset_units} * kEntryAlign,
           .value_len = node.lengths & kValueLenMask,
@@ -21,7 +21,7 @@ EntryPlace KeyTable::place_of(const Node& node) {
 }
 
 void KeyTable::store_place(Node& node, const EntryPlace& place) {
-  node.file_id = place.file_id;
+  node.slot = place.slot;
   node.oldest_file = place.oldest_file;
   node.offset_units = to_units(place.offset);
   node.lengths = (std::uint32_t{place.key_len} << 24) | place.value_len;
@@ -120,7 +120,7 @@ std::uint64_t KeyTable::memory_bytes() const {
 }
 
 EntryPlace IdTable::place_of(const Slot& slot) {
-  return {.file_id = slot.file_id,
+  return {.slot = slot.slot,
           .oldest_file = 0,
           .offset = std::uint64_t{slot.offset_units} * kEntryAlign,
           .value_len = slot.value_len,
@@ -131,7 +131,7 @@ const IdTable::Slot* IdTable::slot_of(std::uint64_t id) const {
   const auto chunk = chunks_.find(id / kIdsPerChunk);
   if (chunk == chunks_.end()) return nullptr;
   const Slot& slot = chunk->second->slots[id % kIdsPerChunk];
-  return slot.file_id == 0 ? nullptr : &slot;
+  return slot.slot == 0 ? nullptr : &slot;
 }
 
 std::optional<EntryPlace> IdTable::find(std::uint64_t id) const {
@@ -145,14 +145,12 @@ std::optional<EntryPlace> IdTable::put(std::uint64_t id, const EntryPlace& place
   if (chunk == nullptr) chunk = std::make_unique<Chunk>();
   Slot& slot = chunk->slots[id % kIdsPerChunk];
   std::optional<EntryPlace> before;
-  if (slot.file_id != 0) {
+  if (slot.slot != 0) {
     before = place_of(slot);
   } else {
     ++chunk->live;
   }
-  slot = {.file_id = place.file_id,
-          .offset_units = to_units(place.offset),
-          .value_len = place.value_len};
+  slot = {.slot = place.slot, .offset_units = to_units(place.offset), .value_len = place.value_len};
   return before;
 }
 
@@ -160,17 +158,17 @@ std::optional<EntryPlace> IdTable::erase(std::uint64_t id) {
   const auto chunk = chunks_.find(id / kIdsPerChunk);
   if (chunk == chunks_.end()) return std::nullopt;
   Slot& slot = chunk->second->slots[id % kIdsPerChunk];
-  if (slot.file_id == 0) return std::nullopt;
+  if (slot.slot == 0) return std::nullopt;
   const EntryPlace before = place_of(slot);
   slot = Slot{};
   if (--chunk->second->live == 0) chunks_.erase(chunk);
   return before;
 }
 
-std::optional<EntryPlace> IdTable::next(std::uint64_t& id, std::size_t slots_max,
+std::optional<EntryPlace> IdTable::next(std::uint64_t& id, std::size_t& steps_left,
                                         bool* at_end) const {
   *at_end = false;
-  for (std::size_t looked = 0; looked < slots_max; ++looked) {
+  for (; steps_left > 0; --steps_left) {
     const auto chunk = chunks_.lower_bound(id / kIdsPerChunk);
     if (chunk == chunks_.end()) {
       *at_end = true;
@@ -178,16 +176,16 @@ std::optional<EntryPlace> IdTable::next(std::uint64_t& id, std::size_t slots_max
     }
     if (chunk->first != id / kIdsPerChunk) id = chunk->first * kIdsPerChunk;
     const Slot& slot = chunk->second->slots[id % kIdsPerChunk];
-    if (slot.file_id != 0) return place_of(slot);
+    if (slot.slot != 0) return place_of(slot);
     ++id;
   }
   return std::nullopt;
 }
 
-std::optional<EntryPlace> IdTable::previous(std::uint64_t& id, std::size_t slots_max,
+std::optional<EntryPlace> IdTable::previous(std::uint64_t& id, std::size_t& steps_left,
                                             bool* at_end) const {
   *at_end = false;
-  for (std::size_t looked = 0; looked < slots_max; ++looked) {
+  for (; steps_left > 0; --steps_left) {
     const auto after = chunks_.upper_bound(id / kIdsPerChunk);
     if (after == chunks_.begin()) {
       *at_end = true;
@@ -196,7 +194,7 @@ std::optional<EntryPlace> IdTable::previous(std::uint64_t& id, std::size_t slots
     const auto chunk = std::prev(after);
     if (chunk->first != id / kIdsPerChunk) id = (chunk->first + 1) * kIdsPerChunk - 1;
     const Slot& slot = chunk->second->slots[id % kIdsPerChunk];
-    if (slot.file_id != 0) return place_of(slot);
+    if (slot.slot != 0) return place_of(slot);
     if (id == 0) {
       *at_end = true;
       return std::nullopt;

@@ -16,9 +16,9 @@
 
 namespace qsfs::zdb {
 
-// The place of an entry. Files are numbered from 1.
+// The place of an entry.
 struct EntryPlace {
-  std::uint32_t file_id = 0;
+  std::uint32_t slot = 0;         // DataFile::slot, from 1.
   std::uint32_t oldest_file = 0;  // As in EntryHeader; sequential mode does not keep it.
   std::uint64_t offset = 0;
   std::uint32_t value_len = 0;
@@ -26,7 +26,7 @@ struct EntryPlace {
 
   [[nodiscard]] std::uint64_t total_len() const { return entry_len(key_len, value_len); }
   [[nodiscard]] bool same_position(const EntryPlace& other) const {
-    return file_id == other.file_id && offset == other.offset;
+    return slot == other.slot && offset == other.offset;
   }
 };
 
@@ -50,7 +50,7 @@ class KeyTable {
   // 32-bit fields, so that it needs no padding.
   struct Node {
     std::uint32_t hash_low, hash_high, check;
-    std::uint32_t file_id, offset_units, oldest_file;
+    std::uint32_t slot, offset_units, oldest_file;
     std::uint32_t lengths;  // Key length in the highest byte.
     std::uint32_t next;
   };
@@ -88,18 +88,19 @@ class IdTable {
   std::optional<EntryPlace> put(std::uint64_t id, const EntryPlace& place);
   std::optional<EntryPlace> erase(std::uint64_t id);
 
-  // The first live id at or after `id`, among at most `slots_max` slots; `id` moves past what was
-  // looked at. nullopt: none in there; *at_end tells whether the table ends here.
-  std::optional<EntryPlace> next(std::uint64_t& id, std::size_t slots_max, bool* at_end) const;
+  // The first live id at or after `id`; `id` moves past what was looked at, which `steps_left` pays
+  // for (ids that the table has nothing about cost nothing). nullopt: it ran out; *at_end tells
+  // whether the table ends here.
+  std::optional<EntryPlace> next(std::uint64_t& id, std::size_t& steps_left, bool* at_end) const;
   // The last live id at or before `id`, likewise downwards.
-  std::optional<EntryPlace> previous(std::uint64_t& id, std::size_t slots_max, bool* at_end) const;
+  std::optional<EntryPlace> previous(std::uint64_t& id, std::size_t& steps_left, bool* at_end) const;
 
   [[nodiscard]] std::uint64_t memory_bytes() const;
 
  private:
   static constexpr std::uint64_t kIdsPerChunk = 4096;
   struct Slot {
-    std::uint32_t file_id = 0;  // 0: dead.
+    std::uint32_t slot = 0;  // 0: dead.
     std::uint32_t offset_units = 0;
     std::uint32_t value_len = 0;
   };

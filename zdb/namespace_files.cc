@@ -211,7 +211,7 @@ Status NamespaceStore::create_active_unlocking() {
   }
   file->handle = data;
   ++open_handles_;
-  files_.emplace(id, file);
+  add_file_locked(file);
   active_ = std::make_shared<ActiveFile>(file, data, std::move(index), next_sequence_);
   close_idle_handles_locked();
   return {};
@@ -325,9 +325,7 @@ void NamespaceStore::remove_dead_unlocking(const std::vector<std::shared_ptr<Dat
       QSFS_LOG_WARN("namespace {}: {}", name_, removed.error().message());
       continue;
     }
-    if (file->handle != nullptr) --open_handles_;
-    file->handle.reset();
-    files_.erase(file->id);
+    drop_file_locked(file);
   }
   removing_dead_ = false;
   space_changed_.notify_all();

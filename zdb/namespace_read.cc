@@ -1,10 +1,9 @@
-// NamespaceStore: get, check and scan.
+// NamespaceStore: get and check.
 #include <algorithm>
 #include <array>
 
 #include "base/crc32c.h"
 #include "zdb/namespace_store.h"
-#include "zdb/recovery.h"
 
 namespace qsfs::zdb {
 namespace {
@@ -63,7 +62,7 @@ Result<std::optional<NamespaceStore::OpenEntry>> NamespaceStore::open_entry(Byte
     const auto target = target_of(key);
     const auto place = target ? find_locked(*target) : std::nullopt;
     if (!place) return std::optional<OpenEntry>();
-    const std::shared_ptr<DataFile> file = files_.at(place->file_id);
+    const std::shared_ptr<DataFile> file = slots_.at(place->slot);
     auto handle = handle_unlocking(file);
     if (handle) {
       return std::optional<OpenEntry>({.place = *place, .file = file, .handle = *handle});
@@ -139,7 +138,7 @@ Result<Buffer> NamespaceStore::read_value(const OpenEntry& entry, Bytes key) {
 
 bool NamespaceStore::is_identical_unlocking(const EntryPlace& place, const Draft& draft) {
   if (place.value_len != draft.value.size()) return false;
-  const std::shared_ptr<DataFile> file = files_.at(place.file_id);
+  const std::shared_ptr<DataFile> file = slots_.at(place.slot);
   const auto handle = handle_unlocking(file);
   if (!handle) return false;
   mu_.unlock();
@@ -157,119 +156,6 @@ bool NamespaceStore::is_identical_unlocking(const EntryPlace& place, const Draft
   }();
   mu_.lock();
   return same;
-}
-
-Result<ScanPage> NamespaceStore::scan(Bytes cursor, std::size_t entries_max) {
-  MutexLock lock(mu_);
-  if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
-  ScanState state;
-  state.entries_max = std::max<std::size_t>(entries_max, 1);
-  state.at.kind = is_sequential() ? CursorKind::kId : CursorKind::kKey;
-  if (is_sequential()) {
-    std::uint64_t next_id = 0;
-    if (!cursor.empty()) {
-      QSFS_ASSIGN(state.at, decode_cursor(cursor, CursorKind::kId));
-      if (state.at.position == UINT64_MAX) return ScanPage{};
-      next_id = state.at.position + 1;
-    }
-    state.at.position = next_id;
-    return scan_ids_unlocking(state);
-  }
-  if (!cursor.empty()) {
-    QSFS_ASSIGN(state.at, decode_cursor(cursor, CursorKind::kKey));
-  }
-  return scan_keys_unlocking(state);
-}
-
-// state.at.position is the next id to look at.
-Result<ScanPage> NamespaceStore::scan_ids_unlocking(ScanState& state) {
-  bool at_end = false;
-  while (!state.is_full()) {
-    const std::uint64_t before = state.at.position;
-    const auto place = ids_.next(state.at.position, state.steps_left, &at_end);
-    if (at_end) break;
-    state.steps_left -= std::min<std::uint64_t>(
-        state.steps_left, state.at.position >= before ? state.at.position - before + 1 : 1);
-    if (!place) continue;
-    const auto id = encode_id(state.at.position++);
-    ScanEntry entry{.key = Buffer(id.begin(), id.end()), .payload_bytes = place->value_len};
-    entry.unix_time_s = time_of_unlocking(*place);
-    state.page.entries.push_back(std::move(entry));
-  }
-  if (!at_end && state.at.position > 0) {
-    state.page.cursor = encode_cursor({.kind = CursorKind::kId, .position = state.at.position - 1});
-  }
-  return std::move(state.page);
-}
-
-Result<ScanPage> NamespaceStore::scan_keys_unlocking(ScanState& state) {
-  while (!state.is_full()) {
-    auto next = files_.lower_bound(state.at.file_id);
-    while (next != files_.end() && (next->second->live_entries == 0 || next->second->doomed)) {
-      ++next;
-    }
-    if (next == files_.end()) return std::move(state.page);
-    const std::shared_ptr<DataFile> file = next->second;
-    if (file->id != state.at.file_id) {
-      state.at.file_id = file->id;
-      state.at.position = 0;
-    }
-    const Status scanned = scan_file_unlocking(file, state);
-    // A file that was removed meanwhile had nothing live.
-    if (!scanned && !file->doomed && !dropped_) return std::unexpected(scanned.error());
-    if (!state.is_full()) {
-      ++state.at.file_id;
-      state.at.position = 0;
-    }
-  }
-  state.page.cursor = encode_cursor(state.at);
-  return std::move(state.page);
-}
-
-Status NamespaceStore::scan_file_unlocking(const std::shared_ptr<DataFile>& file,
-                                           ScanState& state) {
-  const std::uint64_t index_begin = file->index_offset_for(state.at.position);
-  const std::uint64_t index_end = file->index_len;
-  Buffer pending;
-  if (active_ != nullptr && active_->file == file) pending = active_->pending();
-  mu_.unlock();
-  const auto visit_all = [&]() -> Status {
-    QSFS_ASSIGN(const auto index, context_.disk.open(file->index_path, OpenMode::kRead));
-    QSFS_TRY(visit_index(*index, file->header, index_begin, index_end,
-                         [&](const FrameHeader&, const IndexRecord& record) {
-                           return scan_record(*file, record, state);
-                         }));
-    ByteReader reader(pending);
-    while (!state.is_full() && !reader.at_end()) {
-      const auto record = read_record(reader);
-      if (!record) return fail(Errc::kInternal, "a queued index record does not parse");
-      scan_record(*file, *record, state);
-    }
-    return {};
-  };
-  const Status visited = visit_all();
-  mu_.lock();
-  return visited;
-}
-
-// False: the page is full.
-bool NamespaceStore::scan_record(const DataFile& file, const IndexRecord& record,
-                                 ScanState& state) {
-  if (state.is_full()) return false;
-  if (record.offset <= state.at.position) return true;
-  --state.steps_left;
-  state.at.position = record.offset;
-  if (record.type != EntryType::kValue) return true;
-  {
-    MutexLock lock(mu_);
-    const auto target = target_of(record.key);
-    const auto place = target ? find_locked(*target) : std::nullopt;
-    if (!place || place->file_id != file.id || place->offset != record.offset) return true;
-  }
-  state.page.entries.push_back({.key = Buffer(record.key.begin(), record.key.end()),
-                                .payload_bytes = record.value_len,
-                                .unix_time_s = record.unix_time_s});
-  return true;
 }
 
 }  // namespace qsfs::zdb

@@ -73,13 +73,13 @@ Status NamespaceStore::recover() {
 
 Status NamespaceStore::recover_file(std::uint32_t file_id, bool is_newest) {
   auto file = std::make_shared<DataFile>(file_id, directory_);
-  files_.emplace(file_id, file);
+  add_file_locked(file);
   const RecordSink sink = [&](const IndexRecord& record)
                               QSFS_NO_THREAD_SAFETY_ANALYSIS { replay(record, *file); };
   std::uint64_t next_sequence = next_sequence_;
   const Status recovered = recover_data_file(context_.disk, *file, is_newest, sink, next_sequence);
   if (!recovered) {
-    files_.erase(file_id);
+    drop_file_locked(file);
     if (is_newest && recovered.error().code == Errc::kNotFound) return {};
     return recovered;
   }
@@ -101,7 +101,7 @@ void NamespaceStore::replay(const IndexRecord& record, DataFile& file) {
     file.tombstone_oldest = std::min(file.tombstone_oldest, record.oldest_file);
     return;
   }
-  const EntryPlace place{.file_id = file.id,
+  const EntryPlace place{.slot = file.slot,
                          .oldest_file = record.oldest_file,
                          .offset = record.offset,
                          .value_len = record.value_len,
@@ -164,6 +164,7 @@ void NamespaceStore::mark_dropped() {
   while (operations_ > 0) idle_changed_.wait(mu_);
   active_.reset();
   files_.clear();
+  slots_.clear();
   forget_all_locked();
   owner_lock_.reset();
 }
@@ -178,6 +179,7 @@ Status NamespaceStore::close() {
   active_.reset();
   forget_all_locked();
   files_.clear();
+  slots_.clear();
   owner_lock_.reset();
   return finished;
 }
@@ -232,10 +234,24 @@ bool NamespaceStore::account_erase_locked(const Target& target) {
 void NamespaceStore::account_death_locked(const EntryPlace& place) {
   --entries_;
   data_bytes_ -= place.value_len;
-  const auto file = files_.find(place.file_id);
-  QSFS_CHECK(file != files_.end());
+  const auto file = slots_.find(place.slot);
+  QSFS_CHECK(file != slots_.end());
   file->second->live_bytes -= place.total_len();
   if (--file->second->live_entries == 0) has_dead_ = true;
+}
+
+void NamespaceStore::add_file_locked(const std::shared_ptr<DataFile>& file) {
+  file->slot = ++last_slot_;
+  files_[file->id] = file;
+  slots_.emplace(file->slot, file);
+}
+
+void NamespaceStore::drop_file_locked(const std::shared_ptr<DataFile>& file) {
+  if (file->handle != nullptr) --open_handles_;
+  file->handle.reset();
+  slots_.erase(file->slot);
+  const auto found = files_.find(file->id);
+  if (found != files_.end() && found->second == file) files_.erase(found);
 }
 
 void NamespaceStore::note_data_error_locked() {

@@ -15,9 +15,11 @@
 // Thread-safe. One mutex, never held over I/O.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -188,6 +190,8 @@ class NamespaceStore final : public EngineNamespace {
   bool masks_older_locked(const DataFile& file) const QSFS_REQUIRES(mu_);
   std::uint32_t oldest_file_of_locked(const Target& target, const EntryPlace& place) const
       QSFS_REQUIRES(mu_);
+  void add_file_locked(const std::shared_ptr<DataFile>& file) QSFS_REQUIRES(mu_);
+  void drop_file_locked(const std::shared_ptr<DataFile>& file) QSFS_REQUIRES(mu_);
   void note_data_error_locked() QSFS_REQUIRES(mu_);
   void note_index_error_locked() QSFS_REQUIRES(mu_);
 
@@ -199,8 +203,12 @@ class NamespaceStore final : public EngineNamespace {
   Result<Buffer> read_value(const OpenEntry& entry, Bytes key) QSFS_EXCLUDES(mu_);
   // False also when what is there cannot be read: writing it anew repairs it.
   bool is_identical_unlocking(const EntryPlace& place, const Draft& draft) QSFS_REQUIRES(mu_);
+
+  // The index on the disk, and the scans (namespace_scan.cc).
   struct ScanState {
-    Cursor at;  // What was looked at last.
+    // User mode: a sequence number. Sequential mode: an id.
+    std::uint64_t position = 0;
+    std::uint64_t offset = 0;  // Within one file: of the value that was looked at last.
     std::size_t entries_max = 0;
     std::size_t steps_left = kScanSteps;
     ScanPage page;
@@ -209,12 +217,31 @@ class NamespaceStore final : public EngineNamespace {
       return page.entries.size() >= entries_max || steps_left == 0;
     }
   };
-  bool scan_record(const DataFile& file, const IndexRecord& record, ScanState& state)
+  // Called without the lock; `frame` is null for records that are not on the disk yet. False ends
+  // the visit.
+  using RecordVisitor = std::function<bool(const FrameHeader* frame, const IndexRecord& record)>;
+  Status visit_records_unlocking(const std::shared_ptr<DataFile>& file, std::uint64_t index_begin,
+                                 const RecordVisitor& visit) QSFS_REQUIRES(mu_);
+  // Of the first value with this sequence number or a greater one; the end of the file without one.
+  Result<std::uint64_t> offset_of_sequence_unlocking(const std::shared_ptr<DataFile>& file,
+                                                     std::uint64_t sequence) QSFS_REQUIRES(mu_);
+  // The only file that may hold the value with this sequence number; null: there is no file.
+  std::shared_ptr<DataFile> file_of_sequence_locked(std::uint64_t sequence) const
+      QSFS_REQUIRES(mu_);
+  // Returns when what stands in the table is in the files that are in files_.
+  void wait_for_replacement_unlocking() QSFS_REQUIRES(mu_);
+  Result<bool> stop_scan_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
+      QSFS_REQUIRES(mu_);
+  Result<ScanPage> scan_keys_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  Result<bool> scan_file_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
+      QSFS_REQUIRES(mu_);
+  void look_at_value(const DataFile& file, const IndexRecord& record, ScanState& state)
       QSFS_EXCLUDES(mu_);
-  Status scan_file_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
+  Result<ScanPage> scan_keys_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  Result<bool> scan_file_back_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
       QSFS_REQUIRES(mu_);
   Result<ScanPage> scan_ids_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
-  Result<ScanPage> scan_keys_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  Result<ScanPage> scan_ids_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
 
   // Reading backwards (namespace_history.cc).
   // What the index says of a stretch of a data file, oldest first.
@@ -234,16 +261,24 @@ class NamespaceStore final : public EngineNamespace {
   // The stretch that ends below `below`; with a `key`, only its records.
   Result<Stretch> stretch_unlocking(const std::shared_ptr<DataFile>& file, std::uint64_t below,
                                     Bytes key) QSFS_REQUIRES(mu_);
-  Result<std::optional<EntryPlace>> previous_unlocking(Bytes key, const EntryPlace& place)
+  // The version before the one at `place`, as its sequence number.
+  Result<std::optional<std::uint64_t>> previous_unlocking(Bytes key, const EntryPlace& place)
+      QSFS_REQUIRES(mu_);
+  Result<std::optional<EntryVersion>> version_unlocking(Bytes key, Bytes reference)
       QSFS_REQUIRES(mu_);
   Result<std::optional<EntryVersion>> read_version_unlocking(Bytes key, const EntryPlace& place)
       QSFS_REQUIRES(mu_);
-  Result<EntryPlace> place_of_reference_unlocking(Bytes key, Bytes reference) QSFS_REQUIRES(mu_);
+  // nullopt: it is no longer kept.
+  Result<std::optional<EntryPlace>> place_of_reference_unlocking(Bytes key, Bytes reference)
+      QSFS_REQUIRES(mu_);
+  Result<std::optional<RawEntry>> raw_entry_unlocking(std::uint32_t file_id, std::uint64_t offset)
+      QSFS_REQUIRES(mu_);
   Result<std::optional<EntryHeader>> header_at_unlocking(const std::shared_ptr<DataFile>& file,
                                                          std::uint64_t offset, Buffer& key)
       QSFS_REQUIRES(mu_);
-  Result<ScanPage> scan_ids_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
-  Result<ScanPage> scan_keys_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  // Calls `attempt` again when files were replaced under it.
+  template <typename T>
+  Result<T> until_undisturbed(const std::function<Result<T>()>& attempt) QSFS_REQUIRES(mu_);
   // The entry's time stands in the file alone; 0 when it cannot be read.
   std::uint32_t time_of_unlocking(const EntryPlace& place) QSFS_REQUIRES(mu_);
 
@@ -274,14 +309,20 @@ class NamespaceStore final : public EngineNamespace {
   // Keys with a writer: hash bits or id. At most one for each thread in a call.
   std::unordered_set<std::uint64_t> busy_ QSFS_GUARDED_BY(mu_);
 
-  // Shared: readers keep a file that is being removed.
+  // Shared: readers keep a file that is being removed. By number, which is the order of history.
   std::map<std::uint32_t, std::shared_ptr<DataFile>> files_ QSFS_GUARDED_BY(mu_);
+  // The same by slot, and those that are being replaced.
+  std::unordered_map<std::uint32_t, std::shared_ptr<DataFile>> slots_ QSFS_GUARDED_BY(mu_);
+  std::uint32_t last_slot_ QSFS_GUARDED_BY(mu_) = 0;
   // Shared: a writer that waits for a sync keeps it past a roll. Null until the first write.
   std::shared_ptr<ActiveFile> active_ QSFS_GUARDED_BY(mu_);
   bool rolling_ QSFS_GUARDED_BY(mu_) = false;  // Someone changes active_ or extends it.
   bool can_allocate_ QSFS_GUARDED_BY(mu_) = true;
   // Acknowledged entries stood in a file whose sync failed: sync() cannot promise them any more.
   bool at_risk_ QSFS_GUARDED_BY(mu_) = false;
+  // Compaction has put a file into files_, and the table still names what it replaces.
+  bool replacing_ QSFS_GUARDED_BY(mu_) = false;
+  std::uint64_t replacements_ QSFS_GUARDED_BY(mu_) = 0;
   bool removing_dead_ QSFS_GUARDED_BY(mu_) = false;
   bool has_dead_ QSFS_GUARDED_BY(mu_) = false;
   std::uint64_t use_count_ QSFS_GUARDED_BY(mu_) = 0;

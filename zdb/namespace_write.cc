@@ -229,7 +229,7 @@ void NamespaceStore::publish_locked(const Slot& slot, const Draft& draft) {
     account_erase_locked(draft.target);
     file.tombstone_oldest = std::min(file.tombstone_oldest, draft.oldest_file);
   } else {
-    const EntryPlace place{.file_id = file.id,
+    const EntryPlace place{.slot = file.slot,
                            .oldest_file = draft.oldest_file,
                            .offset = slot.space.offset,
                            .value_len = static_cast<std::uint32_t>(draft.value.size()),

@@ -163,7 +163,7 @@ class FileRecovery {
         QSFS_LOG_WARN("{}: damaged at {}; the data is read instead", file_.index_path, at);
         break;
       }
-      file_.add_mark(frame->header.data_begin, at);
+      mark_frame(frame->header, at);
       file_.data_end = frame->header.data_end;
       next_sequence_ = std::max(next_sequence_, frame->header.next_sequence);
       at = frame->end;
@@ -172,6 +172,13 @@ class FileRecovery {
     QSFS_ASSIGN(const std::uint64_t index_size, index_->size());
     index_damaged_ = index_size != at;
     return {};
+  }
+
+  void mark_frame(const FrameHeader& header, std::uint64_t at) {
+    file_.add_mark({.data_offset = header.data_begin,
+                    .index_offset = at,
+                    .sequence = std::max(frame_sequence_, file_.header.first_sequence)});
+    frame_sequence_ = header.next_sequence;
   }
 
   // What the last frame says was durable; the payloads are not looked at.
@@ -309,7 +316,7 @@ class FileRecovery {
     const Buffer frame =
         encode_frame(header, payload, {.salt = file_.header.salt, .offset = file_.index_len});
     QSFS_TRY(index_->pwrite(file_.index_len, frame));
-    file_.add_mark(header.data_begin, file_.index_len);
+    mark_frame(header, file_.index_len);
     file_.index_len += frame.size();
     file_.data_end = header.data_end;
     header.data_begin = header.data_end;
@@ -327,6 +334,7 @@ class FileRecovery {
   bool header_damaged_ = false;
   bool index_damaged_ = false;
   std::uint64_t synced_below_ = kFileHeaderLen;
+  std::uint64_t frame_sequence_ = 0;  // next_sequence of the frame before.
   std::uint64_t cut_ = UINT64_MAX;
   std::vector<std::uint64_t> torn_;  // Entries whose value does not verify, ascending.
 };

@@ -10,7 +10,7 @@ namespace qsfs::zdb {
 namespace {
 
 EntryPlace place_of(std::uint64_t number) {
-  return {.file_id = static_cast<std::uint32_t>(number % 7 + 1),
+  return {.slot = static_cast<std::uint32_t>(number % 7 + 1),
           .oldest_file = static_cast<std::uint32_t>(number % 5 + 1),
           .offset = number * kEntryAlign,
           .value_len = static_cast<std::uint32_t>(number % (kValueLenMax + 1)),
@@ -79,15 +79,17 @@ TEST(IdTableTest, WalksOverLargeGapsInBoundedSteps) {
   table.put(std::uint64_t{1} << 60, place_of(2));
   std::uint64_t id = 0;
   bool at_end = false;
-  ASSERT_TRUE(table.next(id, 100, &at_end));
+  std::size_t steps = 100;
+  ASSERT_TRUE(table.next(id, steps, &at_end));
   EXPECT_EQ(id, 3u);
   id = 4;
-  EXPECT_FALSE(table.next(id, 100, &at_end));
+  steps = 100;
+  EXPECT_FALSE(table.next(id, steps, &at_end));
   EXPECT_FALSE(at_end);
-  while (!table.next(id, 100, &at_end)) ASSERT_FALSE(at_end);
+  while (!table.next(id, steps = 100, &at_end)) ASSERT_FALSE(at_end);
   EXPECT_EQ(id, std::uint64_t{1} << 60);
   ++id;
-  while (!table.next(id, 100, &at_end) && !at_end) {
+  while (!table.next(id, steps = 100, &at_end) && !at_end) {
   }
   EXPECT_TRUE(at_end);
 }
