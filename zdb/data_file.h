@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/disk.h"
 #include "zdb/storage_format.h"
 
@@ -31,7 +32,7 @@ struct DataFile {
 
   const std::uint32_t id;
   const std::string data_path;
-  const std::string index_path;
+  std::string index_path;
   FileHeader header;
   // What the places of its entries call it. Unlike the number it is never used again: compaction
   // puts another file in the place of this one, under the same number.
@@ -45,6 +46,13 @@ struct DataFile {
   std::uint64_t index_len = kFileHeaderLen;  // Valid bytes of the index file.
   std::vector<IndexMark> marks;
   bool doomed = false;  // Its files are being removed, or were replaced.
+
+  // For compaction.
+  bool compacting = false;         // Its handle stays open, and its files where they are.
+  bool movable = true;             // False: something is wrong with it until the next open.
+  std::uint64_t pinned_bytes = 0;  // Dead, but not to go yet: tombstones, history.
+  MonotonicTime pinned_until{0};   // With history: when to look again what is pinned.
+  MonotonicTime not_before{0};     // After a failure.
 
   // Open while in use; closed when too many are. Shared, so that a reader may go on after that.
   std::shared_ptr<DiskFile> handle;

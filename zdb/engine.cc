@@ -21,6 +21,7 @@ namespace {
 constexpr std::string_view kDefaultNamespace = "default";
 constexpr std::uint64_t kDataFileBytesMin = 4 * kKiB;
 constexpr std::size_t kInstanceIdBytes = 8;
+constexpr Duration kTidyInterval = std::chrono::seconds(1);
 
 std::optional<std::uint32_t> parse_directory_number(std::string_view name) {
   std::uint32_t number = 0;
@@ -54,15 +55,13 @@ class StorageEngine final : public Engine {
         instance_id_(std::move(instance_id)) {}
 
   ~StorageEngine() override {
-    if (syncer_.joinable()) {
-      syncer_.request_stop();
-      {
-        MutexLock lock(mu_);
-        stopping_ = true;
-      }
-      stop_changed_.notify_all();
-      syncer_.join();
+    {
+      MutexLock lock(mu_);
+      stopping_ = true;
     }
+    stop_changed_.notify_all();
+    if (syncer_.joinable()) syncer_.join();
+    if (tidier_.joinable()) tidier_.join();
     // Sessions may keep a namespace; what was acknowledged so far is made durable now.
     const Status synced = sync();
     if (!synced) QSFS_LOG_ERROR("closing: {}", synced.error().message());
@@ -79,6 +78,9 @@ class StorageEngine final : public Engine {
     const EngineOptions& options = context_.options;
     if (options.sync == SyncPolicy::kInterval && options.background_thread) {
       syncer_ = start_thread("zdb-sync", [this](const std::stop_token&) { sync_regularly(); });
+    }
+    if (options.compaction && options.background_thread) {
+      tidier_ = start_thread("zdb-tidy", [this](const std::stop_token&) { tidy_regularly(); });
     }
     return {};
   }
@@ -184,6 +186,17 @@ class StorageEngine final : public Engine {
       if (!synced && first_failure) first_failure = std::move(synced);
     }
     return first_failure;
+  }
+
+  bool tidy() override {
+    bool did_something = false;
+    const auto should_stop = [this] { return is_stopping(); };
+    for (const auto& store : stores()) {
+      if (!context_.options.compaction || is_stopping()) break;
+      Pacer pacer(context_.clock, context_.options.compaction_bytes_per_s);
+      did_something = store->compact(pacer, should_stop) || did_something;
+    }
+    return did_something;
   }
 
   Result<SpaceInfo> space() override { return context_.disk.space(context_.options.directory); }
@@ -310,6 +323,23 @@ class StorageEngine final : public Engine {
     return all;
   }
 
+  bool is_stopping() {
+    MutexLock lock(mu_);
+    return stopping_;
+  }
+
+  void tidy_regularly() {
+    while (true) {
+      {
+        MutexLock lock(mu_);
+        if (!stopping_) stop_changed_.wait_for(mu_, kTidyInterval);
+        if (stopping_) return;
+      }
+      while (tidy() && !is_stopping()) {
+      }
+    }
+  }
+
   void sync_regularly() {
     while (true) {
       {
@@ -338,6 +368,7 @@ class StorageEngine final : public Engine {
 
   std::uint32_t next_number_ = 1;  // Of namespace directories; only in an AdminTurn or start().
   std::jthread syncer_;
+  std::jthread tidier_;
 };
 
 }  // namespace

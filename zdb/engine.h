@@ -44,6 +44,16 @@ struct NamespaceCounters {
   std::uint64_t index_io_errors = 0;
   std::uint64_t data_io_errors = 0;
   std::int64_t last_io_error_unix_s = 0;
+  // Whole entries in the data files, and of those the ones that are live.
+  std::uint64_t file_bytes = 0;
+  std::uint64_t live_file_bytes = 0;
+  std::uint64_t data_files = 0;
+  // Since the open: runs of compaction that came to their end, that failed, what they wrote, and by
+  // how much the files became smaller.
+  std::uint64_t compactions = 0;
+  std::uint64_t compaction_failures = 0;
+  std::uint64_t compacted_bytes = 0;
+  std::uint64_t reclaimed_bytes = 0;
 };
 
 // Where a namespace writes now; for administrators.
@@ -140,9 +150,21 @@ struct EngineOptions {
   // The mode of namespaces made without saying one.
   NamespaceMode default_mode = NamespaceMode::kUser;
   // kInterval: whether a thread ("zdb-sync") does the syncs. Without it, writes do them once the
-  // interval has passed: for simulations, which have one thread.
+  // interval has passed: for simulations, which have one thread. And whether one ("zdb-tidy") calls
+  // tidy() regularly.
   bool background_thread = true;
+  // Whether the space of removed and replaced entries is given back where they do not fill a file.
+  bool compaction = true;
+  // What compaction reads and writes; 0: no limit.
+  std::uint64_t compaction_bytes_per_s = 64 * kMiB;
+  // For how long a replaced value is kept for version() after it was replaced. Values of files that
+  // are never compacted may last longer.
+  std::chrono::seconds history{0};
 };
+
+// A file is compacted when what it would give back is at least this share of it: for each byte that
+// compaction copies, one at least comes back. So it never writes more than clients do.
+inline constexpr std::uint64_t kCompactionGainPercent = 50;
 
 class Engine {
  public:
@@ -174,6 +196,10 @@ class Engine {
 
   // Makes everything acknowledged so far durable.
   virtual Status sync() = 0;
+
+  // One round of the work that "zdb-tidy" does: compaction. Returns whether there was something to
+  // do; what fails is logged, counted and tried again later.
+  virtual bool tidy() { return false; }
 
   virtual Result<SpaceInfo> space() = 0;
   // Random for each open: how clients notice a restart.

@@ -93,7 +93,8 @@ class IdTable {
   // whether the table ends here.
   std::optional<EntryPlace> next(std::uint64_t& id, std::size_t& steps_left, bool* at_end) const;
   // The last live id at or before `id`, likewise downwards.
-  std::optional<EntryPlace> previous(std::uint64_t& id, std::size_t& steps_left, bool* at_end) const;
+  std::optional<EntryPlace> previous(std::uint64_t& id, std::size_t& steps_left,
+                                     bool* at_end) const;
 
   [[nodiscard]] std::uint64_t memory_bytes() const;
 

@@ -110,7 +110,10 @@ Status NamespaceStore::flush() {
   MutexLock lock(mu_);
   if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
   ++operations_;
-  const Status flushed = flush_unlocking();
+  block_compaction_unlocking();
+  Status flushed = settle_replacement_unlocking();
+  if (flushed) flushed = flush_unlocking();
+  allow_compaction_locked();
   if (--operations_ == 0) idle_changed_.notify_all();
   return flushed;
 }
@@ -283,8 +286,11 @@ Status NamespaceStore::sync_unlocking() {
 // The newest file stays: it carries the file and sequence numbers on.
 std::vector<std::shared_ptr<DataFile>> NamespaceStore::dead_files_locked() const {
   std::vector<std::shared_ptr<DataFile>> dead;
+  // Compaction then knows what else has to stay.
+  if (context_.options.compaction && context_.options.history.count() > 0) return dead;
   for (const auto& [id, file] : files_) {
-    if (file->live_entries == 0 && !file->doomed && id != files_.rbegin()->first) {
+    if (file->live_entries == 0 && !file->doomed && !file->compacting &&
+        id != files_.rbegin()->first) {
       dead.push_back(file);
     }
   }
@@ -304,7 +310,7 @@ void NamespaceStore::remove_dead_unlocking(const std::vector<std::shared_ptr<Dat
   // Oldest first: one that goes may free the next.
   for (const std::shared_ptr<DataFile>& file : dead) {
     if (dropped_) break;
-    if (file->doomed || masks_older_locked(*file)) continue;
+    if (file->doomed || file->compacting || masks_older_locked(*file)) continue;
     file->doomed = true;
     const auto remove_files = [&]() -> Status {
       // The index first, and durably: without its data file it would mean lost data.
@@ -326,6 +332,8 @@ void NamespaceStore::remove_dead_unlocking(const std::vector<std::shared_ptr<Dat
       continue;
     }
     drop_file_locked(file);
+    // What had to stay because of it may go.
+    for (const auto& [id, other] : files_) other->pinned_bytes = 0;
   }
   removing_dead_ = false;
   space_changed_.notify_all();

@@ -149,7 +149,7 @@ Result<std::optional<EntryVersion>> NamespaceStore::read_version_unlocking(
 template <typename T>
 Result<T> NamespaceStore::until_undisturbed(const std::function<Result<T>()>& attempt) {
   for (int attempts = 1;; ++attempts) {
-    wait_for_replacement_unlocking();
+    QSFS_TRY(settle_replacement_unlocking());
     if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
     const std::uint64_t replacements = replacements_;
     Result<T> result = attempt();

@@ -97,7 +97,7 @@ void NamespaceStore::close_idle_handles_locked() {
   while (open_handles_ > kOpenFilesMax) {
     DataFile* oldest = nullptr;
     for (const auto& [id, file] : files_) {
-      if (file->handle == nullptr) continue;
+      if (file->handle == nullptr || file->compacting) continue;
       if (oldest == nullptr || file->last_use < oldest->last_use) oldest = file.get();
     }
     if (oldest == nullptr) return;

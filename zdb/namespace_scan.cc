@@ -186,10 +186,6 @@ std::shared_ptr<DataFile> NamespaceStore::file_of_sequence_locked(std::uint64_t 
   return found;
 }
 
-void NamespaceStore::wait_for_replacement_unlocking() {
-  while (replacing_ && !dropped_) space_changed_.wait(mu_);
-}
-
 // The page is full at the value that was looked at last: remembers it, when its header can be read.
 // False: it cannot, and the page has to go on to one that can.
 Result<bool> NamespaceStore::stop_scan_unlocking(const std::shared_ptr<DataFile>& file,
@@ -208,7 +204,7 @@ Result<bool> NamespaceStore::stop_scan_unlocking(const std::shared_ptr<DataFile>
 // Looks at values from state.position on.
 Result<ScanPage> NamespaceStore::scan_keys_unlocking(ScanState& state) {
   while (true) {
-    wait_for_replacement_unlocking();
+    QSFS_TRY(settle_replacement_unlocking());
     if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
     const std::shared_ptr<DataFile> file = file_of_sequence_locked(state.position);
     if (file == nullptr) return std::move(state.page);
@@ -270,7 +266,7 @@ void NamespaceStore::look_at_value(const DataFile& file, const IndexRecord& reco
 // Looks at values before state.position.
 Result<ScanPage> NamespaceStore::scan_keys_back_unlocking(ScanState& state) {
   while (state.position > 0) {
-    wait_for_replacement_unlocking();
+    QSFS_TRY(settle_replacement_unlocking());
     if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
     const std::shared_ptr<DataFile> file = file_of_sequence_locked(state.position - 1);
     if (file == nullptr) return std::move(state.page);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -60,11 +61,15 @@ NamespaceStore::~NamespaceStore() {
 Status NamespaceStore::recover() {
   last_sync_ = context_.clock.now();
   QSFS_ASSIGN(const std::vector<std::string> names, context_.disk.list(directory_));
-  std::map<std::uint32_t, bool> ids;
+  std::set<std::uint32_t> ids;
   for (const std::string& file_name : names) {
-    if (const auto id = file_id_of(file_name)) ids.emplace(*id, true);
+    if (const auto id = file_id_of(file_name)) ids.insert(*id);
+    if (file_name.ends_with(kMergeDataSuffix) || file_name.ends_with(kMergeIndexSuffix)) {
+      QSFS_TRY(context_.disk.remove(directory_ + "/" + file_name));
+    }
   }
-  for (const auto& [id, unused] : ids) QSFS_TRY(recover_file(id, id == ids.rbegin()->first));
+  QSFS_TRY(remove_obsolete_files(context_.disk, directory_, ids));
+  for (const std::uint32_t id : ids) QSFS_TRY(recover_file(id, id == *ids.rbegin()));
   QSFS_TRY(reopen_active());
   // All that was recovered is durable.
   remove_dead_unlocking(dead_files_locked());
@@ -137,7 +142,14 @@ NamespaceCounters NamespaceStore::counters() const {
                              .index_io_errors = index_io_errors_,
                              .data_io_errors = data_io_errors_,
                              .last_io_error_unix_s = last_io_error_unix_s_};
+  counters.compactions = compactions_;
+  counters.compaction_failures = compaction_failures_;
+  counters.compacted_bytes = compacted_bytes_;
+  counters.reclaimed_bytes = reclaimed_bytes_;
+  counters.data_files = files_.size();
   for (const auto& [id, file] : files_) {
+    counters.file_bytes += file->data_end - kFileHeaderLen;
+    counters.live_file_bytes += file->live_bytes;
     counters.index_bytes += sizeof(DataFile) + file->marks.capacity() * sizeof(IndexMark);
   }
   return counters;

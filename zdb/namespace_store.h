@@ -26,7 +26,9 @@
 #include "base/mutex.h"
 #include "zdb/data_file.h"
 #include "zdb/engine.h"
+#include "zdb/file_merge.h"
 #include "zdb/key_table.h"
+#include "zdb/pacer.h"
 #include "zdb/scan_cursor.h"
 
 namespace qsfs::zdb {
@@ -46,6 +48,19 @@ inline constexpr std::uint64_t kAllocateStepSmall = 256 * kKiB;
 inline constexpr std::uint64_t kAllocateStep = 8 * kMiB;
 // Of the reserved space, what sets leave to tombstones: a full disk must not stop removes.
 inline constexpr std::uint64_t kTombstoneReserve = 64 * kKiB;
+// Files that one compaction merges.
+inline constexpr std::size_t kCompactionFilesMax = 16;
+// What compacting a file must give back, unless files are made smaller than this allows.
+inline constexpr std::uint64_t kCompactionGainMin = 1 * kMiB;
+// The file that is being written is closed to be compacted from this size on.
+inline constexpr std::uint64_t kCompactionActiveMin = 16 * kMiB;
+// Until a compaction that failed is tried again, and one that met a damaged entry.
+inline constexpr Duration kCompactionRetry = std::chrono::minutes(1);
+inline constexpr Duration kCompactionRetryDamaged = std::chrono::minutes(30);
+// Places that compaction changes before it lets others at the table.
+inline constexpr std::size_t kMoveBatch = 1024;
+// Keys whose history is looked at in one pass over the index files.
+inline constexpr std::size_t kHistoryKeysMax = 256 * 1024;
 
 struct StoreContext {
   EngineOptions options;
@@ -96,6 +111,9 @@ class NamespaceStore final : public EngineNamespace {
   Status sync() QSFS_EXCLUDES(mu_);
   // sync(), when something is not durable yet.
   Status sync_if_dirty() QSFS_EXCLUDES(mu_);
+  // Compacts once where it is worth it. False: there was nothing to do, or it failed, which is
+  // logged. Ends early when `should_stop` says so.
+  bool compact(Pacer& pacer, const std::function<bool()>& should_stop) QSFS_EXCLUDES(mu_);
   // Every call from now on answers kNotFound. Returns when no other is under way.
   void mark_dropped() QSFS_EXCLUDES(mu_);
   // mark_dropped(), after which the files are whole, durable and nobody's: they can be opened
@@ -190,6 +208,35 @@ class NamespaceStore final : public EngineNamespace {
   bool masks_older_locked(const DataFile& file) const QSFS_REQUIRES(mu_);
   std::uint32_t oldest_file_of_locked(const Target& target, const EntryPlace& place) const
       QSFS_REQUIRES(mu_);
+  // Compaction (namespace_compact.cc).
+  Result<bool> compact_unlocking(Pacer& pacer, const std::function<bool()>& should_stop)
+      QSFS_REQUIRES(mu_);
+  [[nodiscard]] std::uint64_t gain_of_locked(const DataFile& file) const QSFS_REQUIRES(mu_);
+  bool is_worth_compacting_locked(const DataFile& file) const QSFS_REQUIRES(mu_);
+  bool may_compact_locked(const DataFile& file) const QSFS_REQUIRES(mu_);
+  std::vector<std::shared_ptr<DataFile>> choose_sources_locked() const QSFS_REQUIRES(mu_);
+  Status rotate_for_compaction_unlocking() QSFS_REQUIRES(mu_);
+  // *damaged: the file with a damaged entry that was to be copied.
+  Status merge_unlocking(const std::vector<std::shared_ptr<DataFile>>& files, Pacer& pacer,
+                         const std::function<bool()>& should_stop, const DataFile** damaged)
+      QSFS_REQUIRES(mu_);
+  Result<std::unique_ptr<FileMerge>> prepare_merge_unlocking(
+      const std::vector<std::shared_ptr<DataFile>>& files) QSFS_REQUIRES(mu_);
+  Status plan_merge_unlocking(FileMerge& merge) QSFS_REQUIRES(mu_);
+  Status plan_history_unlocking(FileMerge& merge, std::size_t records) QSFS_REQUIRES(mu_);
+  bool is_merge_worth_it_locked(const FileMerge& merge) QSFS_REQUIRES(mu_);
+  [[nodiscard]] Duration pin_time() const;
+  // Puts the new file in the place of the sources, on the disk and in files_.
+  Status commit_unlocking(FileMerge& merge) QSFS_REQUIRES(mu_);
+  // Returns when what stands in the table is in the files that are in files_. A failure leaves that
+  // to the next call.
+  Status settle_replacement_unlocking() QSFS_REQUIRES(mu_);
+  Status move_places_unlocking(const FileMerge& merge) QSFS_REQUIRES(mu_);
+  void remove_replaced_unlocking(const FileMerge& merge) QSFS_REQUIRES(mu_);
+  // Waits for a compaction to end, and keeps the next one out until allow_compaction_locked().
+  void block_compaction_unlocking() QSFS_REQUIRES(mu_);
+  void allow_compaction_locked() QSFS_REQUIRES(mu_);
+
   void add_file_locked(const std::shared_ptr<DataFile>& file) QSFS_REQUIRES(mu_);
   void drop_file_locked(const std::shared_ptr<DataFile>& file) QSFS_REQUIRES(mu_);
   void note_data_error_locked() QSFS_REQUIRES(mu_);
@@ -228,8 +275,6 @@ class NamespaceStore final : public EngineNamespace {
   // The only file that may hold the value with this sequence number; null: there is no file.
   std::shared_ptr<DataFile> file_of_sequence_locked(std::uint64_t sequence) const
       QSFS_REQUIRES(mu_);
-  // Returns when what stands in the table is in the files that are in files_.
-  void wait_for_replacement_unlocking() QSFS_REQUIRES(mu_);
   Result<bool> stop_scan_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
       QSFS_REQUIRES(mu_);
   Result<ScanPage> scan_keys_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
@@ -320,8 +365,18 @@ class NamespaceStore final : public EngineNamespace {
   bool can_allocate_ QSFS_GUARDED_BY(mu_) = true;
   // Acknowledged entries stood in a file whose sync failed: sync() cannot promise them any more.
   bool at_risk_ QSFS_GUARDED_BY(mu_) = false;
-  // Compaction has put a file into files_, and the table still names what it replaces.
-  bool replacing_ QSFS_GUARDED_BY(mu_) = false;
+  // Compaction has put a file into files_, and the table still names what it replaces: then scans
+  // wait.
+  std::unique_ptr<FileMerge> replacement_ QSFS_GUARDED_BY(mu_);
+  bool settling_ QSFS_GUARDED_BY(mu_) = false;    // Someone works on replacement_.
+  bool committing_ QSFS_GUARDED_BY(mu_) = false;  // Files are being renamed.
+  bool compacting_ QSFS_GUARDED_BY(mu_) = false;
+  // Operations that compaction must not run beside.
+  std::size_t compaction_blockers_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t compactions_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t compaction_failures_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t compacted_bytes_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t reclaimed_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t replacements_ QSFS_GUARDED_BY(mu_) = 0;
   bool removing_dead_ QSFS_GUARDED_BY(mu_) = false;
   bool has_dead_ QSFS_GUARDED_BY(mu_) = false;

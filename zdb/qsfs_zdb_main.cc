@@ -29,6 +29,7 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 constexpr std::string_view kDefaultListen = "127.0.0.1:9900";
+constexpr std::size_t kHistorySecondsMax = 1'000'000'000;
 constexpr unsigned kDefaultThreadsMax = 4;
 // Where each write waits for the disk, more threads let more writes share one sync.
 constexpr unsigned kDefaultThreadsWhenSyncing = 8;
@@ -46,6 +47,9 @@ struct CommandLine {
   std::size_t threads = 0;
   std::size_t connections = 1024;
   std::size_t memory_mib = 512;
+  std::size_t compaction_rate_mib = 64;
+  std::size_t history_s = 0;
+  bool no_compaction = false;
   bool protect = false;
 };
 
@@ -100,6 +104,20 @@ void declare(CLI::App& app, CommandLine& line) {
       ->check(CLI::Range(32, 1'048'576))
       ->type_name("MIB")
       ->capture_default_str();
+  app.add_option("--history", line.history_s,
+                 "Seconds for which a value stays readable with HISTORY after it was replaced; "
+                 "longer where its file is not compacted")
+      ->check(CLI::Range(std::size_t{0}, kHistorySecondsMax))
+      ->type_name("SECONDS")
+      ->capture_default_str();
+  app.add_option("--compaction-rate", line.compaction_rate_mib,
+                 "MiB per second that compaction reads and writes to give the space of removed and "
+                 "replaced values back; 0: no limit")
+      ->check(CLI::Range(0, 1'048'576))
+      ->type_name("MIB")
+      ->capture_default_str();
+  app.add_flag("--no-compaction", line.no_compaction,
+               "Give space back only where all of a data file was removed or replaced");
   app.add_option("--log-level", line.log_level, "What is logged to stderr")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
       ->type_name("LEVEL")
@@ -158,7 +176,10 @@ Result<EngineOptions> make_engine_options(const CommandLine& line, const Service
                        .sync = line.sync == "always"  ? SyncPolicy::kAlways
                                : line.sync == "never" ? SyncPolicy::kNever
                                                       : SyncPolicy::kInterval,
-                       .default_mode = service.default_mode};
+                       .default_mode = service.default_mode,
+                       .compaction = !line.no_compaction,
+                       .compaction_bytes_per_s = line.compaction_rate_mib * kMiB,
+                       .history = std::chrono::seconds(line.history_s)};
 }
 
 // Each client is a descriptor; the soft limit is often 1024.

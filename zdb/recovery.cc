@@ -346,6 +346,48 @@ Status recover_data_file(Disk& disk, DataFile& file, bool is_newest, const Recor
   return FileRecovery(disk, file, sink, next_sequence).run(is_newest);
 }
 
+Result<FileHeader> read_either_header(Disk& disk, const DataFile& file) {
+  Error error;
+  for (const FileKind kind : {FileKind::kData, FileKind::kIndex}) {
+    const std::string& path = kind == FileKind::kData ? file.data_path : file.index_path;
+    const auto opened = disk.open(path, OpenMode::kRead);
+    if (!opened && !is_missing(opened.error())) return std::unexpected(opened.error());
+    if (!opened) {
+      error = opened.error();
+      continue;
+    }
+    QSFS_ASSIGN(const Buffer bytes, read_header_bytes(**opened));
+    auto header = decode_file_header(kind, bytes, path);
+    if (header || header.error().code != Errc::kCorruption) return header;
+    error = header.error();
+  }
+  return std::unexpected(error);
+}
+
+Status remove_obsolete_files(Disk& disk, const std::string& directory,
+                             std::set<std::uint32_t>& ids) {
+  std::set<std::uint32_t> obsolete;
+  for (const std::uint32_t id : ids) {
+    const auto header = read_either_header(disk, DataFile(id, directory));
+    // What cannot be read is recovery's to judge.
+    if (!header && (header.error().code == Errc::kCorruption || is_missing(header.error()))) {
+      continue;
+    }
+    if (!header) return std::unexpected(header.error());
+    if (header->merged_from == 0 || header->file_id != id) continue;
+    obsolete.insert(ids.lower_bound(header->merged_from), ids.find(id));
+  }
+  for (const std::uint32_t id : obsolete) {
+    const DataFile file(id, directory);
+    for (const std::string& path : {file.index_path, file.data_path}) {
+      const Status removed = disk.remove(path);
+      if (!removed && !is_missing(removed.error())) return removed;
+    }
+    ids.erase(id);
+  }
+  return {};
+}
+
 Status visit_index(DiskFile& index, const FileHeader& header, std::uint64_t index_offset,
                    std::uint64_t index_len,
                    const std::function<bool(const FrameHeader&, const IndexRecord&)>& visit) {

@@ -12,6 +12,8 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
 
 #include "zdb/data_file.h"
 
@@ -25,6 +27,14 @@ using RecordSink = std::function<void(const IndexRecord&)>;
 // changes nothing that a later call does not find again.
 Status recover_data_file(Disk& disk, DataFile& file, bool is_newest, const RecordSink& sink,
                          std::uint64_t& next_sequence);
+
+// Removes the files that a later one of `ids` stands for (FileHeader::merged_from), from the disk
+// and from `ids`.
+Status remove_obsolete_files(Disk& disk, const std::string& directory,
+                             std::set<std::uint32_t>& ids);
+
+// The header that a data file and its index file share, from whichever verifies.
+Result<FileHeader> read_either_header(Disk& disk, const DataFile& file);
 
 // Visits the records of [index_offset, file.index_len) of an index file until `visit` returns
 // false. kCorruption when a frame does not verify.

@@ -59,11 +59,12 @@ bool lengths_allowed(EntryType type, std::size_t key_len, std::uint32_t value_le
   return false;
 }
 
-Status check_version(std::uint32_t version, std::string_view path) {
-  if (version == kFormatVersion) return {};
+Status check_version(std::uint32_t version, std::string_view path,
+                     std::uint32_t newest_known = kFormatVersion) {
+  if (version >= kFormatVersion && version <= newest_known) return {};
   return fail(Errc::kUnsupported,
               fmt::format("{}: format version {}, this program knows up to {}; use a newer one",
-                          path, version, kFormatVersion));
+                          path, version, newest_known));
 }
 
 std::unexpected<Error> damaged(std::string_view path, std::string_view what) {
@@ -75,12 +76,13 @@ std::unexpected<Error> damaged(std::string_view path, std::string_view what) {
 Buffer encode_file_header(FileKind kind, const FileHeader& header) {
   Buffer out = begin_with(magic_of(kind));
   ByteWriter writer(out);
-  writer.le(kFormatVersion);
+  writer.le(header.merged_from == 0 ? kFormatVersion : kMergedFileVersion);
   writer.le(header.file_id);
   writer.le(header.salt);
   writer.le(header.first_sequence);
   writer.le(header.created_unix_s);
   writer.le(static_cast<std::uint8_t>(header.mode));
+  writer.le(header.merged_from);
   out.resize(kFileHeaderCrcAt);
   writer.le(crc32c(out));
   QSFS_CHECK(out.size() == kFileHeaderLen);
@@ -101,11 +103,15 @@ Result<FileHeader> decode_file_header(FileKind kind, Bytes bytes, std::string_vi
   header.first_sequence = reader.le<std::uint64_t>();
   header.created_unix_s = reader.le<std::uint64_t>();
   const auto mode = reader.le<std::uint8_t>();
+  header.merged_from = reader.le<std::uint32_t>();
   if (load_le<std::uint32_t>(bytes.data() + kFileHeaderCrcAt) !=
       crc32c(bytes.first(kFileHeaderCrcAt))) {
     return damaged(path, "the file header fails its checksum");
   }
-  QSFS_TRY(check_version(version, path));
+  QSFS_TRY(check_version(version, path, kMergedFileVersion));
+  if (header.merged_from > header.file_id) {
+    return damaged(path, "the file header says that the file replaced later ones");
+  }
   if (mode > static_cast<std::uint8_t>(NamespaceMode::kSequential)) {
     return damaged(path, "the file header names an unknown mode");
   }

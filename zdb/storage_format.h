@@ -22,6 +22,8 @@
 namespace qsfs::zdb {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
+// Of data and index files that were put in the place of others.
+inline constexpr std::uint32_t kMergedFileVersion = 2;
 
 inline constexpr std::size_t kFileHeaderLen = 64;
 inline constexpr std::size_t kEntryHeaderLen = 48;
@@ -57,6 +59,9 @@ struct FileHeader {
   std::uint64_t first_sequence = 0;
   std::uint64_t created_unix_s = 0;
   NamespaceMode mode = NamespaceMode::kUser;
+  // This file stands for all numbers from here to its own: what is still there of them is obsolete.
+  // 0: for its own number alone.
+  std::uint32_t merged_from = 0;
   bool operator==(const FileHeader&) const = default;
 };
 

@@ -57,6 +57,7 @@ TEST_P(EngineCrashTest, LeavesWhatThePolicyPromises) {
       for (int i = 0; i < 200 && running; ++i) {
         running = history.step();
         if (running && random.below(20) == 0) running = history.sync();
+        if (running && random.below(12) == 0) life.engine().tidy();
         if (running && random.below(10) == 0) life.clock.sleep_for(std::chrono::seconds(1));
       }
       life.crash(at.kind);
@@ -194,7 +195,10 @@ TEST(EngineModelTest, AgreesWithAMapOverReopens) {
       life.open();
       EngineHistory history(life, seed);
       for (int round = 0; round < 6; ++round) {
-        for (int i = 0; i < 60; ++i) ASSERT_TRUE(history.step());
+        for (int i = 0; i < 60; ++i) {
+          ASSERT_TRUE(history.step());
+          if (i % 9 == 0) life.engine().tidy();
+        }
         history.check_running();
         life.reopen();
         history.check_running();
@@ -213,7 +217,10 @@ TEST(EngineModelTest, RebuildsTheSameFromTheDataAlone) {
     life.options.data_file_bytes_max = 16 * kKiB;
     life.open();
     EngineHistory history(life, seed);
-    for (int i = 0; i < 300; ++i) ASSERT_TRUE(history.step());
+    for (int i = 0; i < 300; ++i) {
+      ASSERT_TRUE(history.step());
+      if (seed > 4 && i % 20 == 0) life.engine().tidy();
+    }
     ASSERT_TRUE(history.sync());
     const std::uint64_t next_id = life.ns().counters().next_id;
     life.close();
@@ -240,7 +247,10 @@ void fail_every_call(SyncPolicy sync, int sys_errno, bool from_then_on) {
                         .from_then_on = from_then_on,
                         .sys_errno = sys_errno,
                         .path_contains = ""});
-    for (int i = 0; i < 40; ++i) history.step();
+    for (int i = 0; i < 40; ++i) {
+      history.step();
+      if (i % 10 == 9) life.engine().tidy();
+    }
     const bool reached = life.disk().calls() - calls_before >= nth;
     life.disk().clear_faults();
     history.check_running();

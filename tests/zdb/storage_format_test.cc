@@ -136,7 +136,7 @@ TEST(StorageFormatTest, RefusesAnEntryAtAnotherPlaceOrInAnotherFile) {
 
 TEST(StorageFormatTest, RefusesNewerVersions) {
   Buffer header = encode_file_header(FileKind::kData, kHeader);
-  store_le(header.data() + 8, kFormatVersion + 1);
+  store_le(header.data() + 8, kMergedFileVersion + 1);
   store_le(header.data() + 60, crc32c(Bytes(header).first(60)));
   EXPECT_EQ(decode_file_header(FileKind::kData, header, "f").error().code, Errc::kUnsupported);
   Buffer settings = golden(kGoldenSettings);
