@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 readonly bin=build/release/bin out=build/bench
 mkdir -p "$out"
-all=(crypto erasure codec zdb archive mount mount_archive lifecycle)
+all=(crypto erasure codec zdb zdb_scale archive mount mount_archive lifecycle)
 if [ $# -eq 0 ]; then set -- "${all[@]}"; fi
 
 machine() {
@@ -19,6 +19,15 @@ for name in "$@"; do
   case $name in
     crypto | erasure | codec) "$bin/${name}_bench" --benchmark_out="$out/$name.json" --benchmark_out_format=json ;;
     zdb) "$bin/zdb_engine_bench" --benchmark_out="$out/zdb.json" --benchmark_out_format=json ;;
+    zdb_scale)
+      scratch=$(mktemp -d "${QSFS_BENCH_DIR:-/tmp}/qsfs-zdb-scale-XXXXXX")
+      trap 'rm -rf "$scratch"' EXIT
+      for mode in user seq; do
+        "$bin/zdb_scale" fill "$scratch/$mode" "$mode" 10000000
+        "$bin/zdb_scale" open "$scratch/$mode" "$mode" 10000000
+        rm -rf "${scratch:?}/$mode"
+      done
+      ;;
     archive)
       sample=$(mktemp)
       trap 'rm -f "$sample"' EXIT

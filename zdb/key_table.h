@@ -1,7 +1,8 @@
 // The in-memory index of a namespace: where the live entry of each key is.
 //
 // KeyTable (user mode) keeps 32 bytes a key and a 4 to 8 byte bucket; keys stay on the disk.
-// IdTable (sequential mode) keeps 12 bytes an id. Neither locks: the namespace's mutex guards them.
+// IdTable (sequential mode) keeps three bits an id where the values that follow each other have the
+// same length, else 27. Neither locks: the namespace's mutex guards them.
 #pragma once
 
 #include <array>
@@ -99,21 +100,42 @@ class IdTable {
   [[nodiscard]] std::uint64_t memory_bytes() const;
 
  private:
-  static constexpr std::uint64_t kIdsPerChunk = 4096;
-  struct Slot {
-    std::uint32_t slot = 0;  // 0: dead.
+  static constexpr std::uint32_t kIdsPerChunk = 512;
+  static constexpr std::uint32_t kWords = kIdsPerChunk / 64;
+  using Bits = std::array<std::uint64_t, kWords>;
+
+  // Ids from `first` on that stand behind each other in a file, up to the next run.
+  struct Run {
+    std::uint32_t first = 0;
+    std::uint32_t slot = 0;
     std::uint32_t offset_units = 0;
-    std::uint32_t value_len = 0;
   };
+  // Where the entries are follows from the start of their run and the lengths of those before
+  // them. Invariants: a live id is known; runs ascend; each starts at a known id.
   struct Chunk {
-    std::array<Slot, kIdsPerChunk> slots;
-    std::size_t live = 0;
+    Bits live{};
+    Bits known{};  // Has a place in its run, live or not.
+    std::vector<Run> runs;
+    std::uint32_t common_len = 0;          // Of all values, without `lens`.
+    std::unique_ptr<std::uint8_t[]> lens;  // Three bytes an id.
+
+    [[nodiscard]] std::uint32_t value_len(std::uint32_t index) const;
+    void set_value_len(std::uint32_t index, std::uint32_t len);
+    // The run that `index` is or would be in; runs.size(): none.
+    [[nodiscard]] std::size_t run_of(std::uint32_t index) const;
+    // Where an entry at `index` stands, or would, as the next of that run.
+    [[nodiscard]] std::uint32_t offset_in(const Run& run, std::uint32_t index) const;
+    [[nodiscard]] EntryPlace place_of(std::uint32_t index) const;
+    void set_place(std::uint32_t index, const EntryPlace& place);
+    // Forgets the dead of [begin, end).
+    void forget(std::uint32_t begin, std::uint32_t end);
+    [[nodiscard]] std::uint64_t memory_bytes() const;
   };
-  static EntryPlace place_of(const Slot& slot);
-  const Slot* slot_of(std::uint64_t id) const;
+  const Chunk* chunk_of(std::uint64_t id) const;
 
   // Chunks without a live id are dropped, so that old deleted ids cost nothing.
-  std::map<std::uint64_t, std::unique_ptr<Chunk>> chunks_;
+  std::map<std::uint64_t, Chunk> chunks_;
+  std::uint64_t chunk_bytes_ = 0;
 };
 
 }  // namespace qsfs::zdb
