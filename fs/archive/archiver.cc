@@ -381,16 +381,23 @@ Status Archiver::trim_journals() {
 }
 
 Result<bool> Archiver::work_once() {
-  enum class Work { kNone, kPublish, kUpload, kCheckpointUpload, kCheckpointPublish };
+  enum class Work { kNone, kChain, kPublish, kUpload, kCheckpointUpload, kCheckpointPublish };
   Work work = Work::kNone;
   SegmentId id{};
   SegmentRow row;
   std::shared_ptr<zstor::SegmentManifest> uploaded;
   bool adopted = false;
+  const bool is_unclaimed = parts_.ownership.epoch() == 0;
   {
     MutexLock lock(mu_);
     if (stopping_ || !fenced_.empty()) return false;
-    if (!queue_.empty() && queue_.begin()->second.uploaded != nullptr && !publishing_) {
+    // Who has not claimed the volume yet has taken what is there for what there is.
+    if (!chain_checked_ && (archived_count_ == 0 || is_unclaimed)) chain_checked_ = true;
+    if (!chain_checked_ && !publishing_) {
+      work = Work::kChain;
+      publishing_ = true;
+    } else if (chain_checked_ && !queue_.empty() && queue_.begin()->second.uploaded != nullptr &&
+               !publishing_) {
       work = Work::kPublish;
       id = queue_.begin()->first;
       row = queue_.begin()->second.row;
@@ -425,6 +432,13 @@ Result<bool> Archiver::work_once() {
   switch (work) {
     case Work::kNone:
       return false;
+    case Work::kChain: {
+      done = restore_chain();
+      MutexLock lock(mu_);
+      publishing_ = false;
+      chain_checked_ = done.has_value();
+      break;
+    }
     case Work::kUpload: {
       // The first question is whether we may, and how far the backends are.
       auto head = hold_head();

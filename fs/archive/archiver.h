@@ -160,6 +160,10 @@ class Archiver {
   Status publish_checkpoint();
   Status trim_journals();
   Result<zstor::Head> hold_head();
+  // Once in a life that has archived segments: those behind the tip of the head are published, too,
+  // or else again. The head may lag; but backends that were rolled back, or lost everything, while
+  // nobody watched lack manifests, and a newer one would not be found by a recovery.
+  Status restore_chain() QSFS_EXCLUDES(mu_);
   // Records where the shards of a segment lie, and forgets what was cached of that.
   Status record_moved(SegmentId segment, const zstor::SegmentManifest& moved,
                       std::optional<std::uint64_t> generation, MutationBatch& with)
@@ -178,6 +182,7 @@ class Archiver {
   bool stopping_ QSFS_GUARDED_BY(mu_) = false;
   bool publishing_ QSFS_GUARDED_BY(mu_) = false;
   bool checkpointing_ QSFS_GUARDED_BY(mu_) = false;
+  bool chain_checked_ QSFS_GUARDED_BY(mu_) = false;
   unsigned failures_ QSFS_GUARDED_BY(mu_) = 0;
   MonotonicTime retry_at_ QSFS_GUARDED_BY(mu_){};
   std::string last_error_ QSFS_GUARDED_BY(mu_);

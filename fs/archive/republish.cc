@@ -1,7 +1,9 @@
 // What repairs do to manifests: the part of the Archiver that publishes where shards lie by now.
+#include <algorithm>
 #include <utility>
 
 #include "base/failpoint.h"
+#include "base/log.h"
 #include "fs/archive/archiver.h"
 
 namespace qsfs::fs {
@@ -72,6 +74,47 @@ Status Archiver::republish(SegmentId segment, const zstor::SegmentManifest& move
   failpoint("heal.after_manifest");
   QSFS_TRY(record_moved(segment, moved, generation, with));
   failpoint("heal.after_record");
+  return {};
+}
+
+Status Archiver::restore_chain() {
+  QSFS_ASSIGN(zstor::Head head, hold_head());
+  SegmentId end{};
+  {
+    MutexLock lock(mu_);
+    end = watermark_;
+  }
+  std::uint64_t restored = 0;
+  std::optional<zstor::Head::Tip> tip = head.tip;
+  SegmentId id{static_cast<std::uint32_t>(head.tip ? head.tip->segment + 1 : head.first_segment)};
+  for (; id < end; id = next(id)) {
+    if (is_stopping()) return fail(Errc::kCancelled, "the volume is stopping");
+    QSFS_ASSIGN(const auto row, parts_.meta.get(segment_manifest_key(id)));
+    if (!row) continue;
+    QSFS_ASSIGN(const SegmentManifestPtr known, manifest(id));
+    const auto found = refresh_manifest(id);
+    if (!found && found.error().code != Errc::kNotFound) return std::unexpected(found.error());
+    if (!found) {
+      MutationBatch none;
+      QSFS_TRY(republish(id, *known, none));
+      ++restored;
+    }
+    QSFS_ASSIGN(const crypto::Hash256 hash, known->hash());
+    tip = zstor::Head::Tip{.segment = number(id), .hash = hash};
+  }
+  if (!tip || (head.tip && tip->segment == head.tip->segment)) return {};
+  head.tip = tip;
+  QSFS_TRY(parts_.ownership.update(parts_.store.meta(), head, parts_.clock));
+  if (restored == 0) return {};
+  QSFS_LOG_WARN(
+      "archive: the meta backends were rolled back, or lost what they held: {} manifests were "
+      "published again",
+      restored);
+  // The checkpoint that the head names may be as old, and its object gone.
+  MutexLock lock(mu_);
+  log_bytes_since_checkpoint_ = std::max(
+      log_bytes_since_checkpoint_,
+      std::max(options_.checkpoint_log_bytes, options_.checkpoint_factor * last_checkpoint_bytes_));
   return {};
 }
 

@@ -188,6 +188,37 @@ TEST_F(ArchiverTest, WhatAFormerLifePublishedIsAdoptedNotUploadedAgain) {
   EXPECT_EQ(machine_.published(3).value()->previous, before->hash().value());
 }
 
+TEST_F(ArchiverTest, WhatMetaBackendsForgotWhileUnmountedIsPublishedAgain) {
+  for (const bool forgets_all : {true, false}) {
+    ArchiveServers servers;
+    std::vector<std::shared_ptr<const sim::SimZdb::Snapshot>> before;
+    ArchiveMachine machine(servers);
+    ASSERT_TRUE(machine.open());
+    ASSERT_TRUE(machine.write_and_archive(1));
+    for (unsigned i = 0; i < 3; ++i) before.push_back(servers.cluster.meta(i).take_snapshot());
+    ASSERT_TRUE(machine.write_and_archive(2));
+    ASSERT_TRUE(machine.write_and_archive(3));
+    machine.die();
+    for (unsigned i = 0; i < 3; ++i) {
+      if (forgets_all) {
+        servers.cluster.meta(i).wipe();
+      } else {
+        servers.cluster.meta(i).roll_back(*before[i]);
+      }
+    }
+    machine.revive();
+    ASSERT_TRUE(machine.open());
+    // Even when nothing is written.
+    ASSERT_TRUE(machine.archiver().step());
+    EXPECT_EQ(machine.head()->tip->segment, 3u);
+    ASSERT_TRUE(machine.write_and_archive(4));
+    ArchiveMachine second(servers);
+    const Status recovered = second.open(/*recover=*/true);
+    ASSERT_TRUE(recovered) << recovered.error().message();
+    EXPECT_EQ(second.watermark(), SegmentId{5});
+  }
+}
+
 // Two owners.
 
 TEST_F(ArchiverTest, TheEarlierOwnerIsFencedBeforeItsNextPublication) {
