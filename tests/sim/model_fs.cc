@@ -429,4 +429,19 @@ TreeImage ModelFs::image() const {
   return image;
 }
 
+void ModelFs::add_paths(const std::string& path, Ino ino, std::uint32_t type,
+                        std::vector<std::string>& paths) const {
+  const Node& inode = *nodes_.at(ino);
+  if (type == 0 || (inode.mode & S_IFMT) == type) paths.push_back(path);
+  for (const auto& [name, child] : inode.entries) {
+    add_paths(path.empty() ? name : path + "/" + name, child, type, paths);
+  }
+}
+
+std::vector<std::string> ModelFs::paths(std::uint32_t type) const {
+  std::vector<std::string> paths;
+  add_paths("", kRoot, type, paths);
+  return paths;
+}
+
 }  // namespace qsfs::sim

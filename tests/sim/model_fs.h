@@ -85,6 +85,8 @@ class ModelFs {
 
   [[nodiscard]] fs::VolumeUsage usage() const;
   [[nodiscard]] TreeImage image() const;
+  // Of all nodes of this type (S_IFMT bits; 0: any), from the root, which is "".
+  [[nodiscard]] std::vector<std::string> paths(std::uint32_t type) const;
 
  private:
   Node& edit(Ino ino);
@@ -101,6 +103,9 @@ class ModelFs {
   void add_to_image(const std::string& path, Ino ino, TreeImage& image,
                     std::map<Ino, std::string>& first_path,
                     std::map<std::string, Ino>& inodes) const;
+
+  void add_paths(const std::string& path, Ino ino, std::uint32_t type,
+                 std::vector<std::string>& paths) const;
 
   fs::Timespec now_;
   Ino next_ino_ = kRoot + 1;

@@ -444,6 +444,7 @@ bool SimZdb::erase_entry(Namespace& space, const std::string& key) {
 
 void SimZdb::remember_locked(const std::string& name, const Namespace& space,
                              const std::string& key) {
+  ++changes_;
   const MonotonicTime now = clock_.now();
   while (!unsynced_.empty() && now - unsynced_.front().when >= options_.writeback_after) {
     unsynced_.pop_front();
@@ -511,12 +512,14 @@ SimZdb::Entry* SimZdb::find_locked(const std::string& name, Bytes key) {
 
 void SimZdb::create_namespace(const std::string& name, const SimNamespaceOptions& options) {
   const MutexLock lock(mu_);
+  ++changes_;
   forget_undo_locked(name);
   namespaces_[name] = Namespace{.options = options};
 }
 
 void SimZdb::drop_namespace(const std::string& name) {
   const MutexLock lock(mu_);
+  ++changes_;
   forget_undo_locked(name);
   namespaces_.erase(name);
 }
@@ -538,6 +541,7 @@ void SimZdb::sync() {
 
 void SimZdb::power_cut() {
   const MutexLock lock(mu_);
+  ++changes_;
   const MonotonicTime now = clock_.now();
   while (!unsynced_.empty()) {
     Undo undo = std::move(unsynced_.back());
@@ -557,6 +561,7 @@ void SimZdb::power_cut() {
 
 void SimZdb::wipe() {
   const MutexLock lock(mu_);
+  ++changes_;
   unsynced_.clear();
   for (auto& [name, space] : namespaces_) {
     const SimNamespaceOptions kept = space.options;
@@ -572,6 +577,7 @@ std::shared_ptr<const SimZdb::Snapshot> SimZdb::take_snapshot() const {
 
 void SimZdb::roll_back(const Snapshot& snapshot) {
   const MutexLock lock(mu_);
+  ++changes_;
   unsynced_.clear();
   namespaces_ = snapshot.namespaces();
   new_instance_locked();
@@ -579,6 +585,7 @@ void SimZdb::roll_back(const Snapshot& snapshot) {
 
 bool SimZdb::corrupt_stored(const std::string& name_space, Bytes key, Corruption kind) {
   const MutexLock lock(mu_);
+  ++changes_;
   Entry* const entry = find_locked(name_space, key);
   if (entry == nullptr) return false;
   Namespace& space = *find_namespace_locked(name_space);
@@ -593,6 +600,7 @@ bool SimZdb::corrupt_stored(const std::string& name_space, Bytes key, Corruption
 
 bool SimZdb::make_unreadable(const std::string& name_space, Bytes key) {
   const MutexLock lock(mu_);
+  ++changes_;
   Entry* const entry = find_locked(name_space, key);
   if (entry != nullptr) entry->is_readable = false;
   return entry != nullptr;
@@ -600,12 +608,14 @@ bool SimZdb::make_unreadable(const std::string& name_space, Bytes key) {
 
 bool SimZdb::lose(const std::string& name_space, Bytes key) {
   const MutexLock lock(mu_);
+  ++changes_;
   Namespace* const space = find_namespace_locked(name_space);
   return space != nullptr && erase_entry(*space, key_text(key));
 }
 
 std::uint64_t SimZdb::lose_randomly(double probability) {
   const MutexLock lock(mu_);
+  ++changes_;
   std::uint64_t lost = 0;
   for (auto& [name, space] : namespaces_) {
     // In the order of writing: the order of a hash table is nobody's to rely on.
@@ -637,6 +647,20 @@ std::optional<Buffer> SimZdb::value(const std::string& name_space, Bytes key) co
   const auto at = space->entries.find(key_text(key));
   if (at == space->entries.end() || !at->second.is_readable) return std::nullopt;
   return *at->second.value;
+}
+
+std::shared_ptr<const Buffer> SimZdb::peek(const std::string& name_space, Bytes key) const {
+  const MutexLock lock(mu_);
+  const Namespace* const space = find_namespace_locked(name_space);
+  if (space == nullptr) return nullptr;
+  const auto at = space->entries.find(key_text(key));
+  if (at == space->entries.end() || !at->second.is_readable) return nullptr;
+  return at->second.value;
+}
+
+std::uint64_t SimZdb::changes() const {
+  const MutexLock lock(mu_);
+  return changes_;
 }
 
 std::uint64_t SimZdb::entry_count(const std::string& name_space) const {

@@ -141,6 +141,10 @@ class SimZdb {
   // For oracles; no faults, no clock.
   std::vector<Buffer> keys(const std::string& name_space) const;
   std::optional<Buffer> value(const std::string& name_space, Bytes key) const;
+  // The same, shared; nullptr: it is not there, or cannot be read.
+  std::shared_ptr<const Buffer> peek(const std::string& name_space, Bytes key) const;
+  // Grows with every change of what is stored.
+  std::uint64_t changes() const;
   std::uint64_t entry_count(const std::string& name_space) const;
   std::uint64_t data_bytes(const std::string& name_space) const;
   std::string instance_id() const;
@@ -231,6 +235,7 @@ class SimZdb {
   std::string instance_id_ QSFS_GUARDED_BY(mu_);
   MonotonicTime started_ QSFS_GUARDED_BY(mu_){0};
   SimTotals totals_ QSFS_GUARDED_BY(mu_);
+  std::uint64_t changes_ QSFS_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace qsfs::sim

@@ -30,6 +30,10 @@ constexpr std::array<std::string_view, 5> kRecoveryFailpoints = {
     "recover.after_checkpoint", "recover.after_journal", "recover.before_flush",
     "recover.before_marker", "recover.before_marker_removed"};
 
+bool is_archive_failpoint(std::string_view name) {
+  return std::ranges::find(kArchiveFailpoints, name) != kArchiveFailpoints.end();
+}
+
 std::map<std::string, std::uint64_t, std::less<>>& reached() {
   static std::map<std::string, std::uint64_t, std::less<>> counts;
   return counts;
@@ -126,6 +130,8 @@ void VolumeSim::broken(std::string what) { throw Broken{std::move(what)}; }
 std::string VolumeSim::run() {
   set_failpoint_hook([this](std::string_view name) {
     ++reached()[std::string(name)];
+    // Between any two durable effects, too.
+    if (!disk_->crashed() && *net_alive_ && is_archive_failpoint(name)) check_redundancy();
     if (disk_->crashed() || name != crash_point_ || --crash_countdown_ != 0) return;
     note("crash at failpoint " + std::string(name));
     *net_alive_ = false;
@@ -134,7 +140,9 @@ std::string VolumeSim::run() {
   try {
     make_world();
     open_life(/*from_backends=*/false);
-    const std::uint64_t lives = 2 + dice(4);
+    // Most are short: a new beginning finds more than a long life.
+    is_short_ = dice(8) != 0;
+    const std::uint64_t lives = is_short_ ? 1 + dice(2) : 2 + dice(4);
     for (std::uint64_t life = 0; life < lives; ++life) play_life();
     end_life(End::kStop);
     return "";
@@ -149,41 +157,56 @@ std::string VolumeSim::run() {
   }
 }
 
-std::string VolumeSim::make_config() {
+void VolumeSim::draw_config() {
   const std::string key(64, 'a' + static_cast<char>(dice(6)));
+  if (dice(2) == 0) config_head_ = "max_zdb_data_dir_size = 1\n";
+  config_tail_ = "[encryption]\nalgorithm = \"AES\"\nkey = \"" + key + "\"\n";
+  config_tail_ +=
+      std::string("[compression]\nalgorithm = \"") + (dice(3) == 0 ? "none" : "zstd") + "\"\n";
+  config_tail_ += "[meta]\ntype = \"zdb\"\n[meta.config]\nprefix = \"sim\"\n";
+  config_tail_ +=
+      "[meta.config.encryption]\nalgorithm = \"AES\"\nkey = \"" + std::string(64, 'b') + "\"\n";
+  for (std::size_t i = 0; i < meta_.size(); ++i) {
+    config_tail_ += "[[meta.config.backends]]\naddress = \"meta" + std::to_string(i) +
+                    ":9900\"\nnamespace = \"m\"\n";
+  }
+  config_tail_ += "[cache]\non_full = \"enospc\"\nreadahead = \"64 KiB\"\n";
+  config_tail_ += "[archive]\nstripe_size = \"4 KiB\"\nsegment_size = \"64 KiB\"\n";
+  // No scrub of its own: whether losses are found without one is what is tested.
+  config_tail_ += "dead_after = \"60s\"\nscrub_interval = \"0\"\n";
+}
+
+Result<std::shared_ptr<const zstor::Config>> VolumeSim::make_config() const {
   std::string text = "minimal_shards = " + std::to_string(k_) +
                      "\nexpected_shards = " + std::to_string(n_) +
                      "\nredundant_groups = " + std::to_string(n_ - k_) + "\nredundant_nodes = 0\n";
-  if (dice(2) == 0) text += "max_zdb_data_dir_size = 1\n";
-  text += "[encryption]\nalgorithm = \"AES\"\nkey = \"" + key + "\"\n";
-  text += std::string("[compression]\nalgorithm = \"") + (dice(3) == 0 ? "none" : "zstd") + "\"\n";
-  text += "[meta]\ntype = \"zdb\"\n[meta.config]\nprefix = \"sim\"\n";
-  text += "[meta.config.encryption]\nalgorithm = \"AES\"\nkey = \"" + std::string(64, 'b') + "\"\n";
-  for (std::size_t i = 0; i < meta_.size(); ++i) {
-    text += "[[meta.config.backends]]\naddress = \"meta" + std::to_string(i) +
-            ":9900\"\nnamespace = \"m\"\n";
-  }
-  for (std::size_t i = 0; i < data_.size(); ++i) {
+  text += config_head_ + config_tail_;
+  for (const std::size_t i : configured_) {
     text += "[[groups]]\n[[groups.backends]]\naddress = \"data" + std::to_string(i) +
             ":9900\"\nnamespace = \"d\"\n";
   }
-  text += "[cache]\non_full = \"enospc\"\nreadahead = \"64 KiB\"\n";
-  text += "[archive]\nstripe_size = \"4 KiB\"\nsegment_size = \"64 KiB\"\n";
-  // No scrub of its own: whether losses are found without one is what is tested.
-  text += "dead_after = \"60s\"\nscrub_interval = \"0\"\n";
-  return text;
+  auto parsed = zstor::parse_config(text, zstor::ConfigLimits::for_simulation());
+  if (!parsed.config) {
+    return fail(Errc::kInvalidArgument, parsed.errors.empty() ? "?" : parsed.errors.front());
+  }
+  return std::make_shared<const zstor::Config>(std::move(*parsed.config));
+}
+
+void VolumeSim::add_data_backend() {
+  const std::size_t i = data_.size();
+  data_.push_back(std::make_unique<SimZdb>(
+      SimZdbOptions{.address = "data" + std::to_string(i) + ":9900", .seed = seed_ + i}, clock_));
+  data_.back()->create_namespace(
+      "d", {.mode = dice(4) == 0 ? zdb::NamespaceMode::kSequential : zdb::NamespaceMode::kUser});
+  configured_.push_back(i);
 }
 
 void VolumeSim::make_world() {
   k_ = static_cast<unsigned>(1 + dice(4));
-  n_ = k_ + static_cast<unsigned>(1 + dice(3));
+  parity_ = static_cast<unsigned>(1 + dice(3));
+  n_max_ = n_ = k_ + parity_;
   const std::size_t spare = dice(3);
-  for (std::size_t i = 0; i < n_ + spare; ++i) {
-    data_.push_back(std::make_unique<SimZdb>(
-        SimZdbOptions{.address = "data" + std::to_string(i) + ":9900", .seed = seed_ + i}, clock_));
-    data_.back()->create_namespace(
-        "d", {.mode = dice(4) == 0 ? zdb::NamespaceMode::kSequential : zdb::NamespaceMode::kUser});
-  }
+  for (std::size_t i = 0; i < n_ + spare; ++i) add_data_backend();
   const std::size_t metas = dice(2) == 0 ? 1 : 3;
   for (std::size_t i = 0; i < metas; ++i) {
     meta_.push_back(std::make_unique<SimZdb>(
@@ -193,10 +216,18 @@ void VolumeSim::make_world() {
   }
   archives_under_faults_ = dice(3) == 0;
   loses_shards_ = dice(3) == 0;
-  auto parsed = zstor::parse_config(make_config(), zstor::ConfigLimits::for_simulation());
-  if (!parsed.config)
-    broken("configuration: " + (parsed.errors.empty() ? "?" : parsed.errors.front()));
-  config_ = std::make_shared<const zstor::Config>(std::move(*parsed.config));
+  draw_config();
+  auto config = make_config();
+  if (!config) broken("configuration: " + config.error().message());
+  config_ = std::move(*config);
+  oracle_ = std::make_unique<RedundancyOracle>(*config_,
+                                               [this](const std::string& address) -> const SimZdb* {
+                                                 for (const std::size_t i : configured_) {
+                                                   if (data_[i]->address() == address)
+                                                     return data_[i].get();
+                                                 }
+                                                 return nullptr;
+                                               });
   note("k " + std::to_string(k_) + " n " + std::to_string(n_) + " data " +
        std::to_string(data_.size()) + " meta " + std::to_string(meta_.size()));
 }
@@ -339,8 +370,12 @@ void VolumeSim::check_tree() {
 
 void VolumeSim::play_life() {
   arm_crash();
-  const std::uint64_t steps = 10 + dice(60);
-  for (std::uint64_t i = 0; i < steps && !has_crashed(); ++i) step();
+  const std::uint64_t steps = is_short_ ? 5 + dice(20) : 10 + dice(60);
+  for (std::uint64_t i = 0; i < steps && !has_crashed(); ++i) {
+    step();
+    check_redundancy();
+    if (!redundancy_broken_.empty()) broken(redundancy_broken_);
+  }
   mend_backends();
   if (has_crashed()) {
     *net_alive_ = false;
@@ -391,201 +426,48 @@ void VolumeSim::end_life(End end) {
   synced_ = remote_synced_ = 0;
 }
 
-std::size_t VolumeSim::loss_budget() const {
-  const std::size_t parity = n_ - k_;
-  const std::size_t base = may_be_degraded_ ? std::max<std::size_t>(1, parity / 2) : parity;
-  return base - std::min(base, wiped_.size());
-}
-
-void VolumeSim::lose_shards() {
-  if (!loses_shards_ || loss_budget() == 0) return;
-  const std::size_t victim = dice(data_.size());
-  wiped_.insert(victim);
-  if (dice(2) == 0) {
-    data_[victim]->wipe();
-    note(data_[victim]->address() + " is wiped");
-  } else {
-    data_[victim]->power_cut();
-    note(data_[victim]->address() + " has a power cut");
-  }
-}
-
-void VolumeSim::let_heal() {
-  constexpr int kRounds = 200;
-  for (int round = 0; round < kRounds; ++round) {
-    clock_.advance(std::chrono::seconds(20));
-    store_->probe();
-    while (true) {
-      const auto stepped = service_->healer().step();
-      if (has_crashed()) return;
-      if (!stepped) {
-        note("not healed: " + stepped.error().message());
-        break;
-      }
-      if (!*stepped) break;
+void VolumeSim::happen_to_backends() {
+  switch (dice(14)) {
+    case 0:
+      let_heal();
+      break;
+    case 1:
+      outlive_backend();
+      break;
+    case 2:
+      flap();
+      break;
+    case 3:
+      heal_until_whole();
+      break;
+    case 4:
+      scrub_days();
+      break;
+    case 5:
+      outage();
+      break;
+    case 6:
+    case 7:
+      change_configuration();
+      break;
+    case 8:
+      roll_back_meta();
+      break;
+    case 9: {
+      const std::size_t chosen = configured_[dice(configured_.size())];
+      snapshots_[chosen] = data_[chosen]->take_snapshot();
+      break;
     }
-    const fs::HealStatus status = service_->healer().status();
-    if (round > 3 && service_->healer().has_looked() && status.repairs_queued == 0 &&
-        status.backends_checking == 0 && !status.scrub.is_asked) {
-      return;
-    }
+    default:
+      break;
   }
-  note("the healer does not come to its end");
-}
-
-void VolumeSim::check_whole(const std::string& when) {
-  const auto look = [&](const zstor::Manifest& object) {
-    if (object.stripes.empty()) return;
-    const auto report = store_->verify(object, zstor::VerifyMode::kReadBack);
-    if (has_crashed()) return;
-    if (!report) broken("verify: " + report.error().message());
-    if (report->faults.empty()) return;
-    const zstor::ShardFault& fault = report->faults.front();
-    const zstor::ShardLocation& at = object.shard(fault.stripe, fault.index);
-    broken(when + ": " + object.label + ": " + std::to_string(report->faults.size()) +
-           " shards are not whole, the first: stripe " + std::to_string(fault.stripe) + " index " +
-           std::to_string(fault.index) + " at " +
-           (at.backend == zstor::ShardLocation::kAbsent ? "no backend"
-                                                        : object.backends[at.backend].address) +
-           ": " + std::string(to_string(fault.reason)));
-  };
-  const auto [first, last] = fs::tag_range('m');
-  for (const auto it = service_->meta().iterate(first, last); it->valid(); it->next()) {
-    const std::uint32_t id = load_be<std::uint32_t>(it->key().data() + 1);
-    // What a recovery would find.
-    const auto value = store_->meta().get(zstor::segment_name(config_->volume.uuid, id));
-    if (has_crashed()) return;
-    if (!value || !*value) broken("segment " + std::to_string(id) + " has no manifest");
-    const auto manifest = zstor::SegmentManifest::parse((*value)->bytes);
-    if (!manifest) broken("segment " + std::to_string(id) + ": " + manifest.error().message());
-    look(manifest->journal);
-    if (manifest->data) look(*manifest->data);
-  }
-  const auto checkpoint = service_->archiver().checkpoint_manifest();
-  if (has_crashed()) return;
-  if (!checkpoint) broken("checkpoint: " + checkpoint.error().message());
-  if (*checkpoint) look((*checkpoint)->object);
-}
-
-void VolumeSim::heal_until_whole() {
-  mend_backends();
-  if (wants_scrub_) service_->healer().start_scrub(/*read_data=*/true);
-  let_heal();
-  if (has_crashed()) return;
-  check_whole("healed");
-  if (has_crashed()) return;
-  wiped_.clear();
-  wants_scrub_ = false;
-  may_be_degraded_ = false;
-  note("all is whole");
-}
-
-void VolumeSim::outlive_backend() {
-  if (data_.size() <= n_ || loss_budget() == 0) return;
-  SimZdb& victim = *data_[dice(data_.size())];
-  note(victim.address() + " is gone");
-  victim.faults().down = true;
-  if (wants_scrub_) service_->healer().start_scrub(/*read_data=*/true);
-  let_heal();
-  if (!has_crashed()) check_whole("without " + victim.address());
-  if (has_crashed()) return;
-  note("all is whole without it");
-  heal_until_whole();
-}
-
-void VolumeSim::flap() {
-  if (loss_budget() == 0 || !wiped_.empty() || may_be_degraded_) return;
-  let_heal();
-  if (has_crashed()) return;
-  const std::uint64_t moved = service_->healer().status().shards_moved;
-  SimZdb& victim = *data_[dice(data_.size())];
-  for (int i = 0; i < 30 && !has_crashed(); ++i) {
-    victim.faults().down = i % 2 == 0;
-    clock_.advance(std::chrono::seconds(1 + dice(5)));
-    store_->probe();
-    const auto stepped = service_->healer().step();
-    if (!stepped && !has_crashed()) note("not healed: " + stepped.error().message());
-  }
-  if (has_crashed()) return;
-  mend_backends();
-  if (service_->healer().status().shards_moved != moved)
-    broken("a backend that flaps cost repairs");
-  note(victim.address() + " flapped");
-}
-
-void VolumeSim::archive_under_faults() {
-  if (!archives_under_faults_) return;
-  may_be_degraded_ = true;
-  break_backends();
-  const auto stepped = service_->archiver().step();
-  if (!has_crashed())
-    note(stepped ? "archived all the same" : "not archived: " + stepped.error().message());
-  mend_backends();
-}
-
-void VolumeSim::break_backends() {
-  const std::size_t budget = loss_budget();
-  for (std::size_t i = 0; i < budget; ++i) {
-    SimZdb& server = *data_[dice(data_.size())];
-    switch (dice(7)) {
-      case 0:
-        server.faults().down = true;
-        break;
-      case 1:
-        server.faults().full = true;
-        break;
-      case 2:
-        server.faults().corrupt_read_probability = 1;
-        break;
-      case 3:
-        server.faults().frozen = true;
-        break;
-      case 4:
-        server.faults().lie_probability = dice(2) == 0 ? 1 : 0.2;
-        break;
-      case 5:
-        server.faults().drop_ack_probability = 0.5;
-        break;
-      default:
-        server.faults().wrong_password = true;
-        break;
-    }
-    note(server.address() + " is broken");
-  }
-  if (meta_.size() == 3 && dice(2) == 0) {
-    meta_[dice(3)]->faults().down = true;
-    note("a meta backend is down");
-  }
-}
-
-void VolumeSim::mend_backends() {
-  for (const auto& server : data_) server->clear_faults();
-  for (const auto& server : meta_) server->clear_faults();
-  // Back-off and cool-down pass.
-  clock_.advance(std::chrono::minutes(5));
-  if (store_ != nullptr && !has_crashed()) store_->probe();
 }
 
 void VolumeSim::step() {
   clock_.advance(std::chrono::milliseconds(dice(3000)));
   switch (dice(23)) {
     case 22:
-      switch (dice(8)) {
-        case 0:
-          let_heal();
-          break;
-        case 1:
-          outlive_backend();
-          break;
-        case 2:
-          flap();
-          break;
-        case 3:
-          heal_until_whole();
-          break;
-        default:
-          break;
-      }
+      happen_to_backends();
       break;
     case 20:
       archive_under_faults();

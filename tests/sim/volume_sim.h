@@ -5,10 +5,14 @@
 // stop, a kill, a power loss, or the loss of the whole disk, at a random operation, at a random
 // disk call, or at a failpoint.
 //
+// volume_sim.cc has the world, its lives and what is checked after them; volume_sim_operations.cc
+// what a user does; volume_sim_backends.cc what happens to the backends, and what must hold then.
+//
 // Checked: P1 and P2 (after a kill everything acknowledged is there; after a power loss the tree is
 // one that was, not older than the last sync; after the loss of the disk, not older than the last
 // remote sync), P4 (what is read is what was written), P6 and P7 (with any n - k data backends and
-// a minority of the meta backends gone everything archived is readable, and recovery works).
+// a minority of the meta backends gone everything archived is readable, and recovery works); P5, P6
+// and P14 after every event, see check_redundancy().
 #pragma once
 
 #include <cstdint>
@@ -19,12 +23,14 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "base/random.h"
 #include "base/task_runner.h"
 #include "fs/service/volume_service.h"
 #include "tests/sim/model_fs.h"
+#include "tests/sim/redundancy_oracle.h"
 #include "tests/sim/sim_backend.h"
 #include "tests/sim/sim_clock.h"
 #include "tests/sim/sim_disk.h"
@@ -58,7 +64,10 @@ class VolumeSim {
   };
 
   void make_world();
-  std::string make_config();
+  void draw_config();
+  // Of k_, n_, configured_ and what was drawn.
+  Result<std::shared_ptr<const zstor::Config>> make_config() const;
+  void add_data_backend();
   void play_life();
   // Opens the volume, crashing and trying again as the dice say; then checks what came back.
   void open_life(bool from_backends);
@@ -68,6 +77,7 @@ class VolumeSim {
   void close_service();
 
   void step();
+  void happen_to_backends();
   // One operation on volume and model; records the new state, or what is in doubt.
   void change();
   void read_something();
@@ -77,10 +87,14 @@ class VolumeSim {
   void archive_under_faults();
   // How many data backends may be lost or broken on top of those that have lost shards already.
   std::size_t loss_budget() const;
+  SimZdb& any_data() { return *data_[configured_[dice(configured_.size())]]; }
   void break_backends();
+  void break_one(SimZdb& server);
   void mend_backends();
-  // A data backend loses what it holds, or what it has not written back.
+  // A data backend loses what it holds, or what it has not written back, or is what it was before.
   void lose_shards();
+  // One of three meta backends is what it was before: the others outvote it.
+  void roll_back_meta();
   // Time passes, with a probe now and then, until the healer has nothing left to do.
   void let_heal();
   // The same; then every shard of every object is in its place (P14), and all losses are made good.
@@ -89,7 +103,23 @@ class VolumeSim {
   void outlive_backend();
   // One goes down and up again for minutes: no reason to move anything.
   void flap();
+  // Days on which some shards of one backend vanish, and a scrub runs.
+  void scrub_days();
+  // All backends are away for an hour, and the volume is used meanwhile.
+  void outage();
+  // A backend is added, removed or replaced, or k and n are others; a crash may be armed.
+  void change_configuration();
   void check_whole(const std::string& when);
+  // P5, P6 and P14 of every archived segment, when anything was stored or archived since the last
+  // call: each stripe has at least k intact shards on backends of the configuration; more than k
+  // when it has just been archived; and no fewer than at the last call, unless a backend has lost
+  // something since. Called after every step, and at every failpoint outside the log.
+  void check_redundancy();
+  // What is wrong with the archived segments, or with one object; or nothing.
+  std::string judge_archived();
+  std::string judge_object(const zstor::Manifest& object);
+  // What check_redundancy() remembers was true before backends lost something.
+  void note_loss();
   void note(std::string text);
   [[noreturn]] void broken(std::string what);
   // A crash somewhere in what comes next, or none; a recovery is crashed at its own points, too.
@@ -114,8 +144,13 @@ class VolumeSim {
   InlineRunner inline_;
   std::vector<std::unique_ptr<SimZdb>> data_;
   std::vector<std::unique_ptr<SimZdb>> meta_;
+  std::vector<std::size_t> configured_;  // Of data_: those that the configuration has.
   unsigned k_ = 0;
   unsigned n_ = 0;
+  unsigned n_max_ = 0;   // The most that any object was stored with.
+  unsigned parity_ = 0;  // The least that any object was stored with.
+  std::string config_head_;
+  std::string config_tail_;
   std::shared_ptr<const zstor::Config> config_;
   std::unique_ptr<SimDisk> disk_;
   std::shared_ptr<bool> net_alive_;  // This life's; false: nothing it does reaches a backend.
@@ -130,12 +165,23 @@ class VolumeSim {
   bool is_on_backends_ = false;  // Some state was synced to them.
   std::optional<ModelFs> in_doubt_;
   bool kept_disk_ = true;
+  bool is_short_ = false;
   // What this world lets happen; either takes from the losses that reads must survive later.
   bool archives_under_faults_ = false;
   bool loses_shards_ = false;
   // Objects may have been stored with shards missing: fewer losses are then allowed (P5).
   bool may_be_degraded_ = false;
-  std::set<std::size_t> wiped_;  // Data backends that have lost shards.
+  std::set<std::size_t> wiped_;  // Data backends that have lost shards, or were removed.
+  // As some were a while ago.
+  std::map<std::size_t, std::shared_ptr<const SimZdb::Snapshot>> snapshots_;
+  std::shared_ptr<const SimZdb::Snapshot> meta_snapshot_;
+  bool meta_was_behind_ = false;  // One of them may lack what was stored while it was down.
+  std::unique_ptr<RedundancyOracle> oracle_;
+  // By object, generation and stripe: the intact shards at the last look.
+  std::map<std::tuple<zstor::ObjectId, std::uint64_t, std::uint32_t>, unsigned> good_before_;
+  std::uint64_t looked_at_changes_ = 0;
+  std::string redundancy_broken_;  // Found where nothing may be thrown.
+  bool is_checking_ = false;
   // They were lost before this directory knew the backends: only a scrub finds that.
   bool wants_scrub_ = false;
   std::string crash_point_;

@@ -52,12 +52,7 @@ fs::Timespec to_timespec(WallTime at) {
 }  // namespace
 
 std::vector<std::string> VolumeSim::paths(std::uint32_t type) const {
-  std::vector<std::string> found;
-  for (const auto& [path, node] : history_.back().image()) {
-    if ((node.mode & S_IFMT) == type)
-      found.push_back(path.substr(std::min<std::size_t>(1, path.size())));
-  }
-  return found;
+  return history_.back().paths(type);
 }
 
 std::string VolumeSim::new_path() {
@@ -74,10 +69,8 @@ SimOperation VolumeSim::make_operation() {
   // Writes are what fills segments.
   if (!files.empty() && dice(2) == 0) operation.kind = OperationKind::kWrite;
   const auto any_path = [&] {
-    const auto image = history_.back().image();
-    auto at = image.begin();
-    std::advance(at, static_cast<std::ptrdiff_t>(dice(image.size())));
-    return at->first.substr(std::min<std::size_t>(1, at->first.size()));
+    const std::vector<std::string> all = paths(0);
+    return all[dice(all.size())];
   };
   switch (operation.kind) {
     case OperationKind::kCreate:
