@@ -75,5 +75,6 @@ void run_ping(Session&, Arguments, ReplyWriter&);
 void run_time(Session&, Arguments, ReplyWriter&);
 void run_auth(Session&, Arguments, ReplyWriter&);
 void run_info(Session&, Arguments, ReplyWriter&);
+void run_hooks(Session&, Arguments, ReplyWriter&);
 
 }  // namespace qsfs::zdb

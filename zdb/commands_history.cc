@@ -120,7 +120,10 @@ void run_reload(Session& session, Arguments arguments, ReplyWriter& reply) {
   const std::string_view name = argument_text(arguments, 1);
   if (name.size() > kNamespaceLenMax) return reply.error("Namespace too long");
   const Status reloaded = session.service().engine().reload_namespace(name);
-  if (reloaded) return reply.simple("OK");
+  if (reloaded) {
+    session.service().fire_hook("namespace-reloaded", name);
+    return reply.simple("OK");
+  }
   if (reloaded.error().code == Errc::kNotFound) return reply.error("Namespace not found");
   QSFS_LOG_ERROR("cannot reload namespace {}: {}", name, reloaded.error().message());
   reply.error(kInternalError);

@@ -224,7 +224,10 @@ void run_nsnew(Session& session, Arguments arguments, ReplyWriter& reply) {
   const Result<std::shared_ptr<EngineNamespace>> created =
       session.service().engine().create_namespace(
           name, {.mode = session.service().options().default_mode});
-  if (created) return reply.simple("OK");
+  if (created) {
+    session.service().fire_hook("namespace-created", name);
+    return reply.simple("OK");
+  }
   switch (created.error().code) {
     case Errc::kInvalidArgument:
       return reply.error("This name is not allowed");
@@ -244,7 +247,10 @@ void run_nsdel(Session& session, Arguments arguments, ReplyWriter& reply) {
     return reply.error("Cannot remove namespace you're currently using.");
   }
   const Status dropped = session.service().engine().drop_namespace(name);
-  if (dropped) return reply.simple("OK");
+  if (dropped) {
+    session.service().fire_hook("namespace-deleted", name);
+    return reply.simple("OK");
+  }
   if (dropped.error().code == Errc::kNotFound) return reply.error("This namespace doesn't exists");
   QSFS_LOG_WARN("cannot remove namespace {}: {}", name, dropped.error().message());
   reply.error("Could not delete this namespace");
@@ -286,7 +292,10 @@ void run_nsset(Session& session, Arguments arguments, ReplyWriter& reply) {
   const std::string_view refusal = apply_property(settings, service.options(), property, value);
   if (!refusal.empty()) return reply.error(refusal);
   const Status stored = service.engine().change_settings(name, settings);
-  if (stored) return reply.simple("OK");
+  if (stored) {
+    service.fire_hook("namespace-updated", name);
+    return reply.simple("OK");
+  }
   switch (stored.error().code) {
     case Errc::kPermission:
       return reply.error("Cannot change mode of used namespace");

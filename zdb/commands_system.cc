@@ -115,4 +115,21 @@ void run_info(Session& session, Arguments /*arguments*/, ReplyWriter& reply) {
   reply.bulk(text);
 }
 
+// Without a hook there is nothing to tell.
+void run_hooks(Session& session, Arguments /*arguments*/, ReplyWriter& reply) {
+  Hooks* const hooks = session.service().options().hooks;
+  const std::vector<HookRun> runs = hooks == nullptr ? std::vector<HookRun>() : hooks->runs();
+  reply.array(runs.size());
+  for (const HookRun& run : runs) {
+    reply.array(6);
+    reply.bulk(run.event);
+    reply.array(run.arguments.size());
+    for (const std::string& argument : run.arguments) reply.bulk(argument);
+    reply.integer(run.pid);
+    reply.integer(run.created_unix_s);
+    reply.integer(run.finished_unix_s);
+    reply.integer(run.exit_status);
+  }
+}
+
 }  // namespace qsfs::zdb

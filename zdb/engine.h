@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -142,6 +143,15 @@ class EngineNamespace {
   virtual Status flush() = 0;
 };
 
+// A data file was closed, durably, and another one begun.
+struct FileRotation {
+  std::string name_space;
+  std::string closed_data;
+  std::string closed_index;
+  std::string next_data;
+  std::string next_index;
+};
+
 struct EngineOptions {
   std::string directory;  // Absolute; created when missing.
   SyncPolicy sync = SyncPolicy::kInterval;
@@ -160,6 +170,8 @@ struct EngineOptions {
   // For how long a replaced value is kept for version() after it was replaced. Values of files that
   // are never compacted may last longer.
   std::chrono::seconds history{0};
+  // Is told of each; called with a lock of the namespace held: must neither block nor call back.
+  std::function<void(const FileRotation&)> on_rotation;
 };
 
 // A file is compacted when what it would give back is at least this share of it: for each byte that

@@ -17,34 +17,6 @@ namespace {
 
 constexpr int kListenBacklog = 511;
 
-struct HostPort {
-  std::string host;
-  std::uint16_t port = 0;
-};
-
-Result<HostPort> parse_host_port(std::string_view text) {
-  const auto refuse = [text](std::string_view why) {
-    return fail(Errc::kInvalidArgument, "listen address \"" + std::string(text) + "\": " +
-                                            std::string(why) + "; expected HOST:PORT or [V6]:PORT");
-  };
-  const std::size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) return refuse("there is no port");
-  std::string_view host = text.substr(0, colon);
-  const std::string_view port = text.substr(colon + 1);
-  if (host.starts_with('[') && host.ends_with(']')) {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find(':') != std::string_view::npos) {
-    return refuse("an IPv6 address stands in brackets");
-  }
-  if (host.empty()) return refuse("there is no host");
-  HostPort parsed{.host = std::string(host)};
-  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), parsed.port);
-  if (error != std::errc{} || end != port.data() + port.size()) {
-    return refuse("the port is not a number from 0 to 65535");
-  }
-  return parsed;
-}
-
 using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
 Result<AddressList> resolve(const HostPort& where) {
@@ -118,6 +90,29 @@ Status remove_stale_socket(const std::string& path, const sockaddr_un& address) 
 }
 
 }  // namespace
+
+Result<HostPort> parse_host_port(std::string_view text) {
+  const auto refuse = [text](std::string_view why) {
+    return fail(Errc::kInvalidArgument, "listen address \"" + std::string(text) + "\": " +
+                                            std::string(why) + "; expected HOST:PORT or [V6]:PORT");
+  };
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return refuse("there is no port");
+  std::string_view host = text.substr(0, colon);
+  const std::string_view port = text.substr(colon + 1);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return refuse("an IPv6 address stands in brackets");
+  }
+  if (host.empty()) return refuse("there is no host");
+  HostPort parsed{.host = std::string(host)};
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), parsed.port);
+  if (error != std::errc{} || end != port.data() + port.size()) {
+    return refuse("the port is not a number from 0 to 65535");
+  }
+  return parsed;
+}
 
 Result<Listener> Listener::tcp(std::string_view address) {
   QSFS_ASSIGN(const HostPort where, parse_host_port(address));

@@ -10,6 +10,13 @@
 
 namespace qsfs::zdb {
 
+struct HostPort {
+  std::string host;  // Of an IPv6 address without its brackets.
+  std::uint16_t port = 0;
+};
+// HOST:PORT or [V6]:PORT. kInvalidArgument.
+Result<HostPort> parse_host_port(std::string_view text);
+
 // Non-blocking, close-on-exec. Removes its socket file when destroyed.
 class Listener {
  public:

@@ -71,7 +71,15 @@ Status NamespaceStore::roll_unlocking() {
   QSFS_TRY(finish_active_unlocking());
   failpoint("zdb.file_finished");
   const bool durable = active_ == nullptr || !active_->is_poisoned();
+  const std::shared_ptr<DataFile> closed = active_ == nullptr ? nullptr : active_->file;
   QSFS_TRY(create_active_unlocking());
+  if (closed != nullptr && context_.options.on_rotation) {
+    context_.options.on_rotation({.name_space = name_,
+                                  .closed_data = closed->data_path,
+                                  .closed_index = closed->index_path,
+                                  .next_data = active_->file->data_path,
+                                  .next_index = active_->file->index_path});
+  }
   if (durable) remove_dead_unlocking(dead);
   return {};
 }

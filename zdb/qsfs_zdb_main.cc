@@ -16,12 +16,16 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/http.h"
 #include "base/log.h"
 #include "base/posix_disk.h"
 #include "base/random.h"
 #include "zdb/directory_check.h"
 #include "zdb/engine.h"
+#include "zdb/hooks.h"
+#include "zdb/listener.h"
 #include "zdb/server.h"
+#include "zdb/server_metrics.h"
 
 namespace qsfs::zdb {
 namespace {
@@ -44,6 +48,8 @@ struct CommandLine {
   std::string admin_file;
   std::string sync = "interval";
   std::string log_level = "info";
+  std::string hook;
+  std::string metrics;
   std::size_t threads = 0;
   std::size_t connections = 1024;
   std::size_t memory_mib = 512;
@@ -118,6 +124,12 @@ void declare(CLI::App& app, CommandLine& line) {
       ->capture_default_str();
   app.add_flag("--no-compaction", line.no_compaction,
                "Give space back only where all of a data file was removed or replaced");
+  app.add_option("--hook", line.hook,
+                 "Program that is told what happens: PROGRAM EVENT ADDRESS ARGUMENT... "
+                 "(docs/zdb-server.md has the events)")
+      ->type_name("PROGRAM");
+  app.add_option("--metrics", line.metrics, "Serve Prometheus metrics at /metrics on this address")
+      ->type_name("HOST:PORT");
   app.add_option("--log-level", line.log_level, "What is logged to stderr")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}))
       ->type_name("LEVEL")
@@ -200,14 +212,67 @@ sigset_t stop_signals() {
   return signals;
 }
 
-Status serve(const EngineOptions& engine_options, const ServerOptions& options) {
+// What the hook is told, but for namespaces (commands_namespace.cc).
+Result<std::unique_ptr<Hooks>> start_hooks(const CommandLine& line, EngineOptions& engine_options,
+                                           ServerOptions& options) {
+  const std::string instance =
+      options.listen.empty() ? "unix://" + options.socket_path : "tcp://" + options.listen;
+  QSFS_ASSIGN(std::unique_ptr<Hooks> hooks,
+              Hooks::start({.program = line.hook, .instance = instance}, system_clock()));
+  // It may bring files that are missing: the engine is opened after it.
+  QSFS_TRY(hooks->run("namespaces-init", {engine_options.directory, engine_options.directory}));
+  engine_options.on_rotation = [told = hooks.get()](const FileRotation& rotation) {
+    // No index file of ours is changed once it is closed: the list of such is empty.
+    told->fire("jump-index", {rotation.closed_index, rotation.next_index, ""});
+    told->fire("jump-data", {rotation.closed_data, rotation.next_data});
+  };
+  options.service.hooks = hooks.get();
+  return hooks;
+}
+
+void tell_end(Hooks& hooks, Engine& engine) {
+  for (const std::string& name : engine.namespace_names()) {
+    const auto closing = engine.find_namespace(name);
+    if (closing == nullptr) continue;
+    const NamespacePlace place = closing->place();
+    hooks.fire("namespace-closing", {name, place.index_file, place.data_file, ""});
+  }
+  if (const Status told = hooks.run("close", {}); !told)
+    QSFS_LOG_WARN("{}", told.error().message());
+}
+
+Result<std::unique_ptr<HttpServer>> serve_metrics(const std::string& address, const Server& server,
+                                                  Engine& engine, const Hooks* hooks) {
+  QSFS_ASSIGN(const HostPort where, parse_host_port(address));
+  return HttpServer::start({.address = {.unix_path = {}, .host = where.host, .port = where.port},
+                            .thread_name = "metrics"},
+                           [&server, &engine, hooks](const HttpRequest& request, HttpReply& reply) {
+                             if (request.method != "GET" || request.path != "/metrics")
+                               return reply.send(404, "text/plain", "GET /metrics\n");
+                             reply.send(200, "text/plain; version=0.0.4",
+                                        server_metrics(server, engine, hooks));
+                           });
+}
+
+Status serve(const CommandLine& line, EngineOptions engine_options, ServerOptions options) {
+  std::unique_ptr<Hooks> hooks;
+  if (!line.hook.empty()) {
+    QSFS_ASSIGN(hooks, start_hooks(line, engine_options, options));
+  }
   QSFS_ASSIGN(const std::unique_ptr<Engine> engine,
               Engine::open(engine_options, posix_disk(), system_clock(), system_random()));
   QSFS_ASSIGN(std::unique_ptr<Server> server,
               Server::start(options, *engine, system_clock(), system_random()));
+  std::unique_ptr<HttpServer> metrics;
+  if (!line.metrics.empty()) {
+    QSFS_ASSIGN(metrics, serve_metrics(line.metrics, *server, *engine, hooks.get()));
+    QSFS_LOG_INFO("metrics on port {}", metrics->port());
+  }
+  if (hooks != nullptr) QSFS_TRY(hooks->run("ready", {}));
   for (const std::string& address : server->addresses()) {
     std::printf("listening on %s\n", address.c_str());
   }
+  if (metrics != nullptr) std::printf("metrics on port %u\n", unsigned{metrics->port()});
   std::fflush(stdout);
 
   const sigset_t signals = stop_signals();
@@ -216,8 +281,11 @@ Status serve(const EngineOptions& engine_options, const ServerOptions& options) 
   while (::sigwait(&signals, &received) != 0) {
   }
   QSFS_LOG_INFO("stopping: signal {}", received);
+  metrics.reset();
   server.reset();
-  return engine->sync();
+  const Status synced = engine->sync();
+  if (hooks != nullptr) tell_end(*hooks, *engine);
+  return synced;
 }
 
 // The command line of a process can be read by every user of the machine, as long as it runs.
@@ -289,7 +357,7 @@ int run(int argc, char** argv) {
   if (!options) return report(options.error());
   const Result<EngineOptions> engine_options = make_engine_options(line, options->service);
   if (!engine_options) return report(engine_options.error());
-  const Status served = serve(*engine_options, *options);
+  const Status served = serve(line, *engine_options, *options);
   log::flush();
   return served ? 0 : report(served.error());
 }

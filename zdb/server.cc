@@ -103,6 +103,9 @@ class EpollServer final : public Server {
   }
 
   const ServerStats& stats() const override { return service_.stats(); }
+  const CommandStats& command_stats(std::size_t index) const override {
+    return service_.command_stats(index);
+  }
   std::uint64_t buffered_bytes() const override { return budget_.used_bytes(); }
 
  private:

@@ -48,6 +48,8 @@ class Server {
   virtual std::uint16_t port() const = 0;  // 0 without TCP.
   virtual std::size_t connection_count() const = 0;
   virtual const ServerStats& stats() const = 0;
+  // As command_names() has them.
+  virtual const CommandStats& command_stats(std::size_t index) const = 0;
   // What requests and replies hold of buffered_bytes_max.
   virtual std::uint64_t buffered_bytes() const = 0;
 };

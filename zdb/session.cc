@@ -123,7 +123,19 @@ constexpr auto kCommands = std::to_array<Command>({
      .arguments_max = 2},
     {.name = "INDEX", .run = run_index, .admin_only = true, .arguments_min = 2, .arguments_max = 3},
     {.name = "DATA", .run = run_data, .admin_only = true, .arguments_min = 4, .arguments_max = 4},
+    {.name = "HOOKS", .run = run_hooks, .admin_only = true},
 });
+static_assert(kCommands.size() <= kCommandsMax);
+
+constexpr auto kCommandNames = [] {
+  std::array<std::string_view, kCommands.size()> names;
+  for (std::size_t i = 0; i < names.size(); ++i) names[i] = kCommands[i].name;
+  return names;
+}();
+
+std::size_t index_of(const Command& command) {
+  return static_cast<std::size_t>(&command - kCommands.data());
+}
 
 constexpr char to_upper(char c) {
   return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
@@ -163,6 +175,12 @@ const Command* find_command(std::string_view name) {
     return equals_ignoring_case(name, command.name);
   });
   return found == kCommands.end() ? nullptr : &*found;
+}
+
+std::span<const std::string_view> command_names() { return kCommandNames; }
+
+void Service::fire_hook(std::string_view event, std::string_view name_space) {
+  if (options_.hooks != nullptr) options_.hooks->fire(event, {std::string(name_space)});
 }
 
 NamespaceSettings Service::settings_of(const EngineNamespace& described) const {
@@ -290,7 +308,13 @@ Session::After Session::execute(Arguments arguments, ReplyWriter& reply) {
       !is_allowed(command->scope == CommandScope::kWrite, reply)) {
     return done(After::kContinue);
   }
+  CommandStats& stats = service_.command_stats(index_of(*command));
+  const MonotonicTime begin = service_.clock().now();
   command->run(*this, arguments, reply);
+  const auto took = static_cast<std::uint64_t>((service_.clock().now() - begin).count());
+  stats.calls.fetch_add(1, std::memory_order_relaxed);
+  stats.nanoseconds.fetch_add(took, std::memory_order_relaxed);
+  if (reply.errors() != errors_before) stats.errors.fetch_add(1, std::memory_order_relaxed);
   if (wait_ != nullptr) return After::kWait;  // Counted when it ends.
   service_.waits().announce(*this, *namespace_, command->name);
   // A namespace that was dropped meanwhile answers kNotFound: its client is told what happened

@@ -3,6 +3,7 @@
 // a ReplyWriter.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "base/random.h"
 #include "base/result.h"
 #include "zdb/engine.h"
+#include "zdb/hooks.h"
 #include "zdb/reply_writer.h"
 #include "zdb/wait_hub.h"
 
@@ -35,6 +37,16 @@ struct ServerStats {
   std::atomic<std::uint64_t> network_sent_bytes{0};
 };
 
+// Of one command, since the start. Thread-safe.
+struct CommandStats {
+  std::atomic<std::uint64_t> calls{0};
+  std::atomic<std::uint64_t> errors{0};
+  std::atomic<std::uint64_t> nanoseconds{0};  // Of execution, without WAIT's waiting.
+};
+inline constexpr std::size_t kCommandsMax = 64;
+// Names of all commands, in the order of Service::command_stats().
+std::span<const std::string_view> command_names();
+
 struct ServiceOptions {
   std::string admin_password;  // Empty: every client is an administrator.
   // With it, the mode of a namespace can be chosen while it is still unused (NSSET mode).
@@ -43,6 +55,8 @@ struct ServiceOptions {
   // The namespace "default" takes the administrator's password for its own: read-only without.
   // REQUIRES: admin_password is not empty.
   bool protect_default = false;
+  // Is told what happens to namespaces; borrowed. Null: nobody is.
+  Hooks* hooks = nullptr;
 };
 
 // What all sessions of a server share. Thread-safe. Borrows engine, clock and random, which must
@@ -62,7 +76,11 @@ class Service {
   Random& random() { return random_; }
   ServerStats& stats() { return stats_; }
   const ServerStats& stats() const { return stats_; }
+  CommandStats& command_stats(std::size_t index) { return command_stats_[index]; }
+  const CommandStats& command_stats(std::size_t index) const { return command_stats_[index]; }
   WaitHub& waits() { return waits_; }
+  // Does not block.
+  void fire_hook(std::string_view event, std::string_view name_space);
   // Its settings, as protect_default has them.
   [[nodiscard]] NamespaceSettings settings_of(const EngineNamespace& described) const;
   [[nodiscard]] WallTime boot_time() const { return boot_time_; }
@@ -77,6 +95,7 @@ class Service {
   Random& random_;
   const WallTime boot_time_;
   ServerStats stats_;
+  std::array<CommandStats, kCommandsMax> command_stats_;
   WaitHub waits_;
   Mutex settings_mu_;
 };

@@ -1,16 +1,22 @@
 // Every command on the real engine, byte for byte: what a client gets for what it sends.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "tests/zdb/engine_fixture.h"
+#include "zdb/hooks.h"
 #include "zdb/session.h"
 
 namespace qsfs::zdb {
@@ -403,6 +409,33 @@ TEST_F(CommandsTest, ProtectMakesDefaultReadOnlyWithoutThePassword) {
           {{"NSSET", "default", "password", "p"}, "-Cannot update default namespace"},
           {{"NSSET", "default", "public", "0"}, "-Cannot update default namespace"}});
   EXPECT_THAT(run({"NSINFO", "default"}), HasSubstr("password: yes\n"));
+}
+
+TEST_F(CommandsTest, HooksAreToldOfNamespacesAndListed) {
+  expect({{{"HOOKS"}, "*0"}});
+  const std::string program = testing::TempDir() + "qsfs-hook-" + std::to_string(::getpid());
+  std::ofstream(program) << "#!/bin/sh\nexit 3\n";
+  ASSERT_EQ(::chmod(program.c_str(), 0700), 0);
+  auto hooks = Hooks::start({.program = program, .instance = "unix:///s"}, system_clock());
+  ASSERT_TRUE(hooks) << hooks.error().message();
+  serve({.hooks = hooks->get()});
+  expect({{{"NSNEW", "made"}, "+OK"},
+          {{"NSSET", "made", "maxsize", "100"}, "+OK"},
+          {{"NSSET", "made", "maxsize", "wrong"}, "-Invalid value"},
+          {{"NSNEW", "made"}, "-This namespace is not available"},
+          {{"RELOAD", "made"}, "+OK"},
+          {{"NSDEL", "made"}, "+OK"}});
+  // What the failed commands wanted, nobody is told.
+  EXPECT_FALSE((*hooks)->run("last", {}));
+  std::string told;
+  for (const HookRun& run : (*hooks)->runs()) told += run.event + " ";
+  EXPECT_EQ(told, "namespace-created namespace-updated namespace-reloaded namespace-deleted last ");
+  const std::string listed = run({"HOOKS"});
+  EXPECT_THAT(listed, StartsWith("*5\r\n*6\r\n$17\r\nnamespace-created\r\n*1\r\n$4\r\nmade\r\n:"));
+  EXPECT_THAT(listed, testing::EndsWith("\r\n:3\r\n"));
+  session_.reset();
+  service_.reset();
+  std::filesystem::remove(program);
 }
 
 TEST_F(CommandsTest, WaitEndsWithAnotherClientsCommand) {

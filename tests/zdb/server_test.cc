@@ -22,6 +22,7 @@
 #include "base/random.h"
 #include "base/unique_fd.h"
 #include "tests/zdb/fake_engine.h"
+#include "zdb/server_metrics.h"
 
 namespace qsfs::zdb {
 namespace {
@@ -422,6 +423,29 @@ TEST_F(ServerTest, ServesManyClientsAtOnce) {
   threads.clear();
   EXPECT_EQ(server_->stats().commands_failed.load(), 0U);
   EXPECT_EQ(server_->stats().clients_lifetime.load(), 16U);
+}
+
+TEST_F(ServerTest, CountsItsCommandsInItsMetrics) {
+  start();
+  Client client(port());
+  EXPECT_EQ(client.ask({"SET", "key", "value"}, "$3\r\nkey\r\n"), "$3\r\nkey\r\n");
+  EXPECT_EQ(client.ask({"GET", "key"}, "$5\r\nvalue\r\n"), "$5\r\nvalue\r\n");
+  const std::string refused = "-Unexpected arguments\r\n";
+  EXPECT_EQ(client.ask({"GET"}, refused), refused);
+  const std::string failed = "-Key not found\r\n";
+  EXPECT_EQ(client.ask({"DEL", "other"}, failed), failed);
+  const std::string created = "+OK\r\n";
+  EXPECT_EQ(client.ask({"NSNEW", "a\"b"}, created), created);
+  const std::string text = server_metrics(*server_, engine_, nullptr);
+  for (const char* line :
+       {"qsfs_zdb_clients 1\n", "qsfs_zdb_commands_total{command=\"SET\"} 1\n",
+        "qsfs_zdb_commands_total{command=\"GET\"} 1\n",
+        "qsfs_zdb_command_errors_total{command=\"DEL\"} 1\n", "qsfs_zdb_namespaces 2\n",
+        "qsfs_zdb_entries{namespace=\"default\"} 1\n", "qsfs_zdb_entries{namespace=\"a\\\"b\"} 0\n",
+        "qsfs_zdb_written_bytes_total 5\n"}) {
+    EXPECT_THAT(text, testing::HasSubstr(line));
+  }
+  EXPECT_THAT(text, testing::Not(testing::HasSubstr("hooks")));
 }
 
 TEST_F(ServerTest, EndsWhileClientsAreConnected) {
