@@ -3,6 +3,7 @@
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(GTest REQUIRED)
+find_package(absl REQUIRED)
 find_package(benchmark REQUIRED)
 find_package(fmt REQUIRED)
 find_package(spdlog REQUIRED)

@@ -17,6 +17,8 @@
 #include "base/disk.h"
 #include "base/result.h"
 #include "fs/log/lsn.h"
+#include "fs/meta/extent_table.h"
+#include "fs/meta/keys.h"
 
 namespace qsfs::fs {
 
@@ -56,8 +58,18 @@ struct MetaStoreOptions {
   // Called before a memtable is written out; must make the journal durable up to everything
   // applied. When it fails nothing is written and the store turns read-only.
   std::function<Status()> before_flush;
-  // For simulations: no compaction in the background, so that a seed reproduces a run.
+  // How many rows may wait in memory until they begin to go into the store's tables.
+  std::size_t deferred_rows_max = 32768;
+  // How often extents_of() is asked before it reads them, up to 255.
+  std::uint64_t searches_before_kept = 16;
+  // For simulations: no compaction in the background, so that a seed reproduces a run; and limits
+  // so small that a short run meets them.
   bool deterministic = false;
+  void for_simulation() {
+    deterministic = true;
+    deferred_rows_max = 8;
+    searches_before_kept = 1;
+  }
 };
 
 class MetaStore {
@@ -81,6 +93,11 @@ class MetaStore {
 
   // The range of every key of keys.h; what the store keeps for itself lies outside.
   static std::pair<Bytes, Bytes> all_keys();
+
+  // All extents of a file that is searched often and has not too many, else nullptr: then iterate.
+  // REQUIRES: the caller holds the inode's lock, shared or not, as long as it uses them, and
+  // whoever applies a change of them holds it exclusively.
+  virtual std::shared_ptr<const ExtentTable> extents_of(InodeNumber /*ino*/) { return nullptr; }
 
   // Writes the memtable out; afterwards flushed_lsn() == applied_lsn() as of the call.
   virtual Status flush() = 0;

@@ -155,7 +155,7 @@ Status VolumeService::open_meta() {
   meta.directory = options_.data_dir + "/meta";
   meta.cache_bytes = options_.meta_cache_bytes;
   meta.memtable_bytes = options_.memtable_bytes;
-  meta.deterministic = !options_.background;
+  if (!options_.background) meta.for_simulation();
   meta.before_flush = [this]() -> Status {
     // During replay everything that is applied is already in the journal as it was found.
     Log* log = log_ready_;

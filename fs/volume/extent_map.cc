@@ -22,6 +22,33 @@ Result<FileExtent> parse_extent(const MetaIterator& it) {
   return found;
 }
 
+ExtentWindow find_extents(const ExtentTable::Rows& rows, std::uint64_t begin, std::uint64_t end,
+                          std::size_t extents_max) {
+  ExtentWindow window;
+  window.end = end;
+  const auto add = [&window](const auto& row) {
+    window.overlapping.push_back({.file_offset = row.first, .extent = row.second});
+  };
+  auto it = rows.lower_bound(begin);
+  // The one that begins before the range may reach into it or end where it begins.
+  if (it != rows.begin()) {
+    const auto before = std::prev(it);
+    const std::uint64_t before_end = before->first + before->second.length;
+    if (before_end == begin) {
+      window.before = FileExtent{.file_offset = before->first, .extent = before->second};
+    }
+    if (before_end > begin) add(*before);
+  }
+  for (; it != rows.end() && it->first < end; ++it) {
+    if (window.overlapping.size() >= extents_max) {
+      window.end = it->first;
+      break;
+    }
+    add(*it);
+  }
+  return window;
+}
+
 }  // namespace
 
 bool continues(const FileExtent& first, const FileExtent& second) {
@@ -41,8 +68,11 @@ FileExtent clip(const FileExtent& extent, std::uint64_t begin, std::uint64_t end
   return part;
 }
 
-Result<ExtentWindow> load_extents(const MetaStore& store, InodeNumber ino, std::uint64_t begin,
+Result<ExtentWindow> load_extents(MetaStore& store, InodeNumber ino, std::uint64_t begin,
                                   std::uint64_t end, std::size_t extents_max) {
+  if (const std::shared_ptr<const ExtentTable> table = store.extents_of(ino)) {
+    return find_extents(table->rows(), begin, end, extents_max);
+  }
   ExtentWindow window;
   window.end = end;
   const auto it = store.iterate(extent_key(ino, 0), inode_range('e', ino).second);

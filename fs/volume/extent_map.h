@@ -47,8 +47,9 @@ struct ExtentWindow {
   std::uint64_t end = 0;
 };
 
-// Reads what overlaps [begin, end), at most `extents_max`. kIo, kCorruption.
-Result<ExtentWindow> load_extents(const MetaStore& store, InodeNumber ino, std::uint64_t begin,
+// Reads what overlaps [begin, end), at most `extents_max`. kIo, kCorruption. REQUIRES: at least the
+// shared lock of the inode.
+Result<ExtentWindow> load_extents(MetaStore& store, InodeNumber ino, std::uint64_t begin,
                                   std::uint64_t end, std::size_t extents_max);
 
 // The same from the hint, when that is enough to know.

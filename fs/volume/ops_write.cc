@@ -42,12 +42,17 @@ Status VolumeImpl::write(InodeNumber ino, std::uint64_t offset, Bytes data, cons
 // Also finds out whether the inode can be written at all, before payload is spent on it.
 Status VolumeImpl::check_quota_before_write(InodeNumber ino, std::uint64_t begin,
                                             std::uint64_t end) {
-  SharedInodeLock lock(locks_, ino);
-  QSFS_ASSIGN(const InodeCache::Cached inode, load(ino));
-  if (S_ISDIR(inode.row.mode)) return fail(Errc::kIsDirectory, "file");
-  if (!S_ISREG(inode.row.mode)) return fail(Errc::kInvalidArgument, "not a file");
+  {
+    // The type never changes, so the row of a moment ago will do: a writer must not wait here for
+    // the one before.
+    QSFS_ASSIGN(const InodeCache::Cached inode, peek(ino));
+    if (S_ISDIR(inode.row.mode)) return fail(Errc::kIsDirectory, "file");
+    if (!S_ISREG(inode.row.mode)) return fail(Errc::kInvalidArgument, "not a file");
+  }
   if (space_.has_room(end - begin)) return {};
   // Near the limit: what the write replaces makes room.
+  SharedInodeLock lock(locks_, ino);
+  QSFS_ASSIGN(const InodeCache::Cached inode, load(ino));
   QSFS_ASSIGN(const ExtentWindow window, window_of(inode, ino, begin, end, SIZE_MAX));
   std::uint64_t replaced = 0;
   for (const FileExtent& extent : window.overlapping) {

@@ -89,7 +89,7 @@ class ArchiveMachine {
     MetaStoreOptions meta{
         .directory = std::string(kDir) + "/meta", .cache_bytes = kMiB, .memtable_bytes = kMiB};
     meta.before_flush = [this] { return log_ ? log_->sync(log_->tail()) : Status{}; };
-    meta.deterministic = true;
+    meta.for_simulation();
     QSFS_ASSIGN(meta_, MetaStore::open(meta, *disk_));
     LogOptions log{.directory = kLogDir,
                    .limits = {.segment_data_bytes = 64 * kKiB,

@@ -25,9 +25,8 @@ class MetaStoreTest : public ::testing::Test {
     std::filesystem::remove_all(directory_);
   }
 
-  void Open() {
+  void Open(MetaStoreOptions options = {}) {
     store_.reset();
-    MetaStoreOptions options;
     options.directory = directory_ + "/meta";
     options.before_flush = [this]() -> Status {
       ++flush_hooks_;
@@ -171,6 +170,157 @@ TEST_F(MetaStoreTest, RefusesAMalformedBatchWhole) {
   ASSERT_FALSE(applied);
   EXPECT_EQ(applied.error().code, Errc::kCorruption);
   EXPECT_EQ(Get("i1"), "(none)");
+}
+
+// Rows of every kind that the store treats in its own way, drawn from few keys.
+class RandomChanges {
+ public:
+  explicit RandomChanges(std::uint64_t seed) : random_(seed) {}
+
+  MutationBatch next() {
+    MutationBatch batch;
+    for (std::uint64_t left = 1 + random_.below(6); left > 0; --left) {
+      const MetaKey key = any_key();
+      const auto tag = static_cast<char>(key.bytes()[0]);
+      if ((tag == 'l' || tag == 'u') && random_.below(8) > 0) {
+        batch.add(key, static_cast<std::int64_t>(random_.below(1000)) - 300);
+      } else if (random_.below(4) == 0) {
+        batch.erase(key);
+      } else if (tag == 'e') {
+        batch.put(key, ExtentRow{.length = 1 + random_.below(4096),
+                                 .segment = SegmentId{1},
+                                 .position = static_cast<std::uint32_t>(random_.below(1 << 30))}
+                           .encode());
+      } else {
+        // As long as a counter, which may be put like other rows.
+        Buffer value(8);
+        store_le<std::uint64_t>(value.data(), random_.next_u64() >> 32);
+        batch.put(key, value);
+      }
+    }
+    return batch;
+  }
+  std::uint64_t below(std::uint64_t limit) { return random_.below(limit); }
+
+ private:
+  MetaKey any_key() {
+    switch (random_.below(6)) {
+      case 0:
+        return entry_key(random_.below(4), random_.below(16));
+      case 1:
+        return live_bytes_key(SegmentId{static_cast<std::uint32_t>(random_.below(4))});
+      case 2:
+        return usage_key();
+      case 3:
+        return extent_key(random_.below(3), random_.below(64) * 4096);
+      default:
+        return inode_key(random_.below(24));
+    }
+  }
+
+  SeededRandom random_;
+};
+
+using Rows = std::map<Buffer, Buffer>;
+
+void apply_to_model(Rows& model, Bytes mutations) {
+  ASSERT_TRUE(for_each_mutation(mutations, [&model](const Mutation& mutation) -> Status {
+    const Buffer key(mutation.key.begin(), mutation.key.end());
+    if (mutation.kind == MutationKind::kErase) model.erase(key);
+    if (mutation.kind == MutationKind::kPut) {
+      model[key] = Buffer(mutation.value.begin(), mutation.value.end());
+    }
+    if (mutation.kind == MutationKind::kAdd) {
+      Buffer& counter = model.try_emplace(key, 8).first->second;
+      store_le(counter.data(),
+               load_le<std::uint64_t>(counter.data()) + static_cast<std::uint64_t>(mutation.delta));
+    }
+    return {};
+  }));
+}
+
+Rows rows_of(MetaIterator& it) {
+  Rows rows;
+  for (; it.valid(); it.next()) {
+    rows[Buffer(it.key().begin(), it.key().end())] = Buffer(it.value().begin(), it.value().end());
+  }
+  EXPECT_TRUE(it.status());
+  return rows;
+}
+
+TEST_F(MetaStoreTest, WaitingRowsAreSeenByEveryWayOfReading) {
+  MetaStoreOptions small;
+  small.for_simulation();
+  Open(small);
+  Rows model;
+  RandomChanges changes(7);
+  for (int i = 0; i < 4000; ++i) {
+    const MutationBatch batch = changes.next();
+    Apply(batch);
+    apply_to_model(model, batch.encoded());
+    const InodeNumber ino = changes.below(24);
+    const auto row = store_->get(inode_key(ino));
+    ASSERT_TRUE(row);
+    const MetaKey key = inode_key(ino);
+    const auto expected = model.find(Buffer(key.bytes().begin(), key.bytes().end()));
+    ASSERT_EQ(row->has_value(), expected != model.end()) << i;
+    if (*row) {
+      ASSERT_EQ(**row, expected->second) << i;
+    }
+    if (const auto table = store_->extents_of(ino % 3)) {
+      const auto [first, last] = inode_range('e', ino % 3);
+      const auto begin = model.lower_bound(Buffer(first.bytes().begin(), first.bytes().end()));
+      const auto end = model.lower_bound(Buffer(last.bytes().begin(), last.bytes().end()));
+      ASSERT_EQ(table->rows().size(), static_cast<std::size_t>(std::distance(begin, end))) << i;
+      auto it = table->rows().begin();
+      for (auto at = begin; at != end; ++at, ++it) {
+        ASSERT_EQ(it->first, load_be<std::uint64_t>(at->first.data() + 9)) << i;
+        ASSERT_EQ(it->second.encode(), at->second) << i;
+      }
+    }
+    const auto [first, last] = MetaStore::all_keys();
+    if (i % 97 == 0) {
+      ASSERT_EQ(rows_of(*store_->iterate(first, last)), model) << i;
+    }
+    if (i % 101 == 0) {
+      const auto snapshot = store_->snapshot();
+      ASSERT_TRUE(snapshot);
+      EXPECT_EQ((*snapshot)->lsn(), lsn_);
+      ASSERT_EQ(rows_of(*(*snapshot)->iterate(first, last)), model) << i;
+    }
+  }
+}
+
+// What a kill leaves is whatever RocksDB wrote out by itself, rows ahead of their LSN among it.
+TEST_F(MetaStoreTest, AReplayFromItsLsnGivesTheSameRowsWhereverItWasKilled) {
+  MetaStoreOptions small;
+  small.for_simulation();
+  // RocksDB takes no less; a few hundred changes fill it.
+  small.memtable_bytes = 64 * kKiB;
+  Rows model;
+  std::map<std::uint64_t, Buffer> journal;
+  RandomChanges changes(11);
+  int with_ahead = 0;
+  for (int life = 0; life < 30; ++life) {
+    Open(small);
+    with_ahead += store_->applied_lsn() < lsn_ ? 1 : 0;
+    const auto behind = journal.upper_bound(store_->applied_lsn().value);
+    for (auto at = behind; at != journal.end(); ++at) {
+      ASSERT_TRUE(store_->apply(at->second, Lsn{at->first}));
+    }
+    const auto [first, last] = MetaStore::all_keys();
+    ASSERT_EQ(rows_of(*store_->iterate(first, last)), model) << "life " << life;
+    for (std::uint64_t left = changes.below(1500); left > 0; --left) {
+      const MutationBatch batch = changes.next();
+      Apply(batch);
+      apply_to_model(model, batch.encoded());
+      journal[lsn_.value] = Buffer(batch.encoded().begin(), batch.encoded().end());
+      // Searches make tables, here as in life.
+      static_cast<void>(store_->extents_of(changes.below(3)));
+    }
+    ASSERT_LE(store_->flushed_lsn(), store_->applied_lsn());
+  }
+  EXPECT_GT(with_ahead, 10);
 }
 
 // Seen as CURRENT naming a manifest that was not there.

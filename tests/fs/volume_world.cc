@@ -170,7 +170,7 @@ Status VolumeWorld::start() {
     store.directory = directory_ + "/meta";
     store.cache_bytes = options_.cache_bytes;
     store.memtable_bytes = options_.memtable_bytes;
-    store.deterministic = disk_ == nullptr;
+    if (disk_ == nullptr) store.for_simulation();
     store.before_flush = [this]() -> Status {
       return log_ == nullptr ? Status{} : log_->sync(log_->tail());
     };

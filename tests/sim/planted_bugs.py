@@ -79,6 +79,10 @@ BUGS = [
      "if (!sums_.matches(block, content)) QSFS_TRY(read_verified(block, content));", ""),
     ("store-ahead-of-log", "the metadata store is written out before the log", "fs/meta/rocks_store.cc",
      "    if (!before_flush_) return;\n", "    if (before_flush_ || !before_flush_) return;\n"),
+    ("deferred-rows-left", "the LSN of the metadata store moves before the rows behind it", "fs/meta/rocks_store.cc",
+     "    const bool is_last = rows.size() < rows_max;\n", "    const bool is_last = true;\n"),
+    ("counters-not-deferred", "counters go ahead of the LSN of the metadata store", "fs/meta/rocks_store.cc",
+     "    if (mutation.kind == MutationKind::kAdd) return is_counter(mutation.key);\n", ""),
     ("half-a-truncation", "a truncation that was cut off is not finished", "fs/volume/ops_write.cc",
      "        if ((inode->row.flags & kInodeTruncating) != 0 && end > inode->row.size) break;\n", ""),
 ]
