@@ -227,6 +227,41 @@ TEST_F(HealerTest, AScrubFindsWhatVanishedWithoutATrace) {
   EXPECT_NE(scrub.finished, WallTime{});
 }
 
+// B18: of each backend's shards one in a hundred vanishes every day. Days until something archived
+// cannot be read any more, at most `days_max`.
+TEST_F(HealerTest, LossesOfOnePercentADayAreOutlivedWithAScrub) {
+  const auto days_until_loss = [&](bool scrubs, int days_max) {
+    for (int day = 1; day <= days_max; ++day) {
+      for (unsigned i = 0; i < 6; ++i) static_cast<void>(data(i).lose_randomly(0.01));
+      clock().advance(std::chrono::hours(23));
+      if (scrubs) {
+        if (day % 7 == 0) healer_->start_scrub(/*read_data=*/false);
+        pass(std::chrono::minutes(2));
+      }
+      for (std::uint64_t segment = 1; segment <= written_; ++segment) {
+        const auto manifest = machine_.published(segment).value();
+        for (const zstor::Manifest* object :
+             {&manifest->journal, manifest->data ? &*manifest->data : nullptr}) {
+          if (object == nullptr) continue;
+          const auto report = machine_.store().verify(*object, VerifyMode::kCheck).value();
+          if (report.good_shards_min < object->data_shards) return day;
+        }
+      }
+    }
+    return days_max;
+  };
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  constexpr int kFactor = 20;
+  const int with = days_until_loss(/*scrubs=*/true, 1000);
+  pass(std::chrono::minutes(2));
+  EXPECT_EQ(faults(), 0U);
+  const int without = days_until_loss(/*scrubs=*/false, 1000);
+  EXPECT_GE(with, kFactor * without);
+  std::printf("days until something was lost: %d without, %d or more with\n", without, with);
+}
+
 TEST_F(HealerTest, AScrubIsPacedPausedAndGoesOnAfterARestart) {
   auto config = std::make_shared<zstor::Config>(*servers_.config);
   config->archive.scrub_interval = std::chrono::hours(10);
