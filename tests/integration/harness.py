@@ -74,13 +74,17 @@ class World:
             self.data, self.meta = self.servers[:data], self.servers[data:]
             words = [BIN / "qsfs", "init", "--config", self.config, "--data-dir", self.data_dir, "--k", k, "--n", n]
             for server in self.data:
-                words += ["--group", server.address]
-            words += ["--meta", ",".join(server.address for server in self.meta)]
+                words += ["--group", self.address_of(server)]
+            words += ["--meta", ",".join(self.address_of(server) for server in self.meta)]
             run(*words)
             self.edit_config(extra_config)
         except BaseException:
             self.end()
             raise
+
+    def address_of(self, server):
+        """What the configuration says of it."""
+        return server.address
 
     def edit_config(self, extra):
         """Each line "table.key = value" goes into that table; "key = value" to the top."""

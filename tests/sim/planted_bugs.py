@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Planted bugs: what the tests of the local half are worth.
 
+With --backends: the remedies against faulty backends, taken out one by one; the test of that fault, on real processes, must
+fail (tests/integration/backend_fault_test.py).
+
 Each bug is one small change of one source, of the kind that people make. It is planted alone (in a copy; the tree is
 not touched), the tests are linked with it and run, and they must fail. A bug that passes all of them is a hole.
 
-usage: planted_bugs.py [NAME...]      QSFS_BUILD_DIR: a configured build (default: build/dev)
+usage: planted_bugs.py [--backends] [NAME...]      QSFS_BUILD_DIR: a configured build (default: build/dev)
 
 When a change of the source makes a bug impossible to plant (its text is gone), the list is brought up to date, not
 shortened.
@@ -87,6 +90,53 @@ BUGS = [
      "        if ((inode->row.flags & kInodeTruncating) != 0 && end > inode->row.size) break;\n", ""),
 ]
 
+# The same, and the test that must fail.
+BACKEND_BUGS = [
+    ("b1-data-shards-only", "a read asks for data shards only", "zstor/shard_fetch.cc",
+     "    if (!request_.skip.empty() && request_.skip[index]) continue;\n", "    if (index >= manifest.data_shards) continue;\n",
+     "b1_backends_that_are_down"),
+    ("b2-late-sets-are-awaited", "an upload waits for its slowest backend", "zstor/put_state.cc",
+     "  std::vector<Late> late;\n  {\n", "  std::vector<Late> late;\n  if (late.empty()) return;\n  {\n", "b2_slow_backends"),
+    ("b3-no-hedge", "a read waits for the backends that it asked first", "zstor/shard_fetch.cc",
+     "      if (now < due) {\n", "      if (now < due || now >= due) {\n", "b3_half_open_backends"),
+    ("b4-one-break-is-enough", "a read gives up when a backend breaks off", "zstor/shard_fetch.cc",
+     "    if (!start_one()) return;\n", "    if (silent_ > 0 || !start_one()) return;\n", "b4_connections_that_end_in_the_middle"),
+    ("b5-bad-shards-used", "shards that do not verify are tried again and again", "zstor/shard_fetch.cc",
+     "  drop_bad(decoded.bad);\n", "", "b5_wrong_values"),
+    ("b6-any-line-length", "a reply line may be of any length", "zdb/reply.cc",
+     "    if (pending.size() <= kReplyLineLenMax) return {};\n", "    if (pending.size() <= SIZE_MAX) return {};\n",
+     "b6_replies_against_the_protocol"),
+    ("b7-no-second-try", "the archiver gives up when backends are full", "fs/archive/archiver.cc",
+     "    if (stopping_) return;\n    if (worked) {\n", "    if (stopping_ || !worked) return;\n    if (worked) {\n",
+     "b7_full_disks_and_disks_that_fail"),
+    ("b8-refusals-forgotten", "a refused password is tried again at once", "zdb/connection_pool.cc",
+     "(is_refusal(error->code) ? kRefusalRetryAfter : next_backoff_locked())", "options_.backoff_min", "b8_refused_passwords"),
+    ("b9-locked-is-dead", "a locked backend is taken for one that is down", "zstor/backend_health.cc",
+     "      return BackendState::kLocked;\n", "      return BackendState::kUnreachable;\n", "b9_locked_and_frozen_namespaces"),
+    ("b10-restarts-unseen", "another instance id means nothing", "fs/heal/healer.cc",
+     "      known.check = BackendCheck::kSample;\n", "      known.check = BackendCheck::kNone;\n",
+     "b10_a_wipe_costs_nothing_else_meanwhile"),
+    ("b12-acks-believed", "what was acknowledged is not looked at", "fs/archive/archiver.cc",
+     "QSFS_ASSIGN(zstor::VerifyReport report, parts_.store.verify(manifest, zstor::VerifyMode::kCheck));",
+     "zstor::VerifyReport report; report.good_shards_min = manifest.total_shards;", "b12_backends_that_lie"),
+    ("b13-chain-unchecked", "nobody looks whether the backends were rolled back", "fs/archive/archiver.cc",
+     "    if (!chain_checked_ && (archived_count_ == 0 || is_unclaimed)) chain_checked_ = true;\n", "    chain_checked_ = true;\n",
+     "b13_backends_that_were_rolled_back"),
+    ("b14-check-only", "a scrub that is to read asks the servers for their word", "fs/heal/healer_units.cc",
+     "reads ? VerifyMode::kReadBack : VerifyMode::kCheck", "reads ? VerifyMode::kCheck : VerifyMode::kCheck",
+     "b14_forged_shards_and_manifests"),
+    ("b15-down-is-dead", "a backend that is down for a moment is dead", "fs/heal/healer.cc",
+     "known.down_seconds >= whole_seconds(dead_after)", "known.down_seconds >= whole_seconds(dead_after) / 1000",
+     "b15_backends_that_flap"),
+    ("b16-no-limit", "the cache limit binds no writer", "fs/cache/segment_cache.cc",
+     "Status SegmentCache::admit_write(std::uint32_t length) {\n",
+     "Status SegmentCache::admit_write(std::uint32_t length) {\n  if (length != 0) return {};\n",
+     "b16_all_backends_down_until_the_cache_is_full"),
+    ("b17-removed-is-kept", "shards on backends that left the configuration count", "fs/heal/healer.cc",
+     "return found == backends_.end() || found->second.is_lost;", "return found != backends_.end() && found->second.is_lost;",
+     "b17_changes_of_the_configuration_with_crashes_between"),
+]
+
 
 def run(command, deadline, **options):
     return subprocess.run(command, shell=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -96,15 +146,15 @@ def run(command, deadline, **options):
 class Builder:
     """Compiles one changed source and links it before the library that has the right one."""
 
-    def __init__(self, build, scratch):
+    def __init__(self, build, scratch, targets):
         self.build, self.scratch = build, scratch
         entries = json.loads((build / "compile_commands.json").read_text())
         self.compile = {entry["file"]: entry for entry in entries}
-        done = run(f"cmake --build {build} --target {' '.join(TESTS)}", BUILD_DEADLINE)
+        done = run(f"cmake --build {build} --target {' '.join(targets)}", BUILD_DEADLINE)
         if done.returncode != 0:
             sys.exit(f"the tree does not build: {done.stdout[-3000:]}")
         self.link = {}
-        for test in TESTS:
+        for test in targets:
             lines = run(f"ninja -C {build} -t commands {test}", 60).stdout.splitlines()
             self.link[test] = next(line for line in reversed(lines) if f"-o bin/{test} " in line)
 
@@ -142,26 +192,41 @@ def failing_test(directory):
     return None
 
 
+def failing_fault_test(scratch, function):
+    """The test, where it fails with the planted qsfs-fs; or nothing."""
+    for program in ("qsfs", "qsfs-zdb"):
+        if not (scratch / program).exists():
+            (scratch / program).symlink_to(BUILD / "bin" / program)
+    try:
+        done = run(f"{sys.executable} {ROOT}/tests/integration/backend_fault_test.py {function}", TEST_DEADLINE,
+                   env={**os.environ, "QSFS_BIN": str(scratch)})
+    except subprocess.TimeoutExpired:
+        return f"{function} (hangs)"
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return None if done.returncode == 0 else (failed or [f"{function}: exit {done.returncode}"])[0][:160]
+
+
 def try_bug(builder, bug):
     """What became of one bug, as a word and its explanation."""
-    name, meaning, file, old, new = bug
+    meaning, file, old, new = bug[1:5]
     text = (ROOT / file).read_text()
     if text.count(old) != 1:
         return "LOST", f"its text is in {file} {text.count(old)} times"
     error = builder.plant(file, text.replace(old, new))
     if error is not None:
         return "BROKEN", f"does not build: {error[-1500:]}"
-    found = failing_test(builder.scratch)
+    found = failing_test(builder.scratch) if len(bug) == 5 else failing_fault_test(builder.scratch, bug[5])
     return ("MISSED", meaning) if found is None else ("found", f"by {found}")
 
 
 def main():
-    wanted = sys.argv[1:]
-    planted = [bug for bug in BUGS if not wanted or bug[0] in wanted]
+    is_backends = sys.argv[1:2] == ["--backends"]
+    wanted = sys.argv[1 + is_backends:]
+    planted = [bug for bug in (BACKEND_BUGS if is_backends else BUGS) if not wanted or bug[0] in wanted]
     missed = 0
     with tempfile.TemporaryDirectory(prefix="qsfs-planted-") as scratch:
-        builder = Builder(BUILD, pathlib.Path(scratch))
-        if (failed := failing_test(BUILD / "bin")) is not None:
+        builder = Builder(BUILD, pathlib.Path(scratch), ["qsfs-fs"] if is_backends else TESTS)
+        if not is_backends and (failed := failing_test(BUILD / "bin")) is not None:
             sys.exit(f"the tests fail without any bug: {failed}")
         for bug in planted:
             start = time.monotonic()
