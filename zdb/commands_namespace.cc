@@ -184,6 +184,18 @@ std::string describe_namespace(Session& session, const EngineNamespace& describe
                                 : 0);
   }
   append_disk_lines(session, text);
+  // Not in 0-DB.
+  line("data_files", counters.data_files);
+  line("data_files_bytes", counters.file_bytes);
+  line("data_files_live_bytes", counters.live_file_bytes);
+  line("compactions", counters.compactions);
+  line("compaction_failures", counters.compaction_failures);
+  line("compaction_written_bytes", counters.compacted_bytes);
+  line("compaction_reclaimed_bytes", counters.reclaimed_bytes);
+  line("scrub_rounds", counters.scrub_rounds);
+  line("scrub_last", counters.scrub_last_unix_s);
+  line("scrub_bytes", counters.scrubbed_bytes);
+  line("scrub_damaged", counters.scrub_damaged);
   if (session.is_admin()) {
     const NamespacePlace place = described.place();
     line("data_path", place.directory);

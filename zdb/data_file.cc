@@ -3,10 +3,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/check.h"
 
 namespace qsfs::zdb {
+
+std::optional<std::uint32_t> data_file_number(std::string_view file_name) {
+  const std::size_t dot = file_name.find('.');
+  if (dot == std::string_view::npos) return std::nullopt;
+  const std::string_view kind = file_name.substr(dot);
+  if (kind != ".data" && kind != ".index") return std::nullopt;
+  std::uint32_t id = 0;
+  const auto [end, error] = std::from_chars(file_name.data(), file_name.data() + dot, id);
+  if (error != std::errc{} || end != file_name.data() + dot || id == 0) return std::nullopt;
+  return id;
+}
 
 DataFile::DataFile(std::uint32_t file_id, const std::string& directory)
     : id(file_id),

@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -26,6 +28,9 @@ struct IndexMark {
 
 // Index bytes between two marks: what a scan reads at most to find its place.
 inline constexpr std::uint64_t kIndexMarkBytes = 32 * kKiB;
+
+// The number in "00000001.data" or "00000001.index"; nullopt: another kind of file.
+std::optional<std::uint32_t> data_file_number(std::string_view file_name);
 
 struct DataFile {
   DataFile(std::uint32_t file_id, const std::string& directory);

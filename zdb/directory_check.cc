@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <unordered_set>
 
 #include "zdb/data_file.h"
 #include "zdb/entry_walker.h"
+#include "zdb/file_merge.h"
 #include "zdb/recovery.h"
 #include "zdb/storage_format.h"
 
@@ -42,8 +44,17 @@ class Checker {
       }
     }
     ++report_.namespaces;
+    QSFS_ASSIGN(const std::set<std::uint32_t> ids, current_files(directory, names));
     for (const std::string& name : names) {
       const std::string path = directory + "/" + name;
+      const auto id = data_file_number(name);
+      if (!id && (name.ends_with(kMergeDataSuffix) || name.ends_with(kMergeIndexSuffix))) {
+        add_note(path + ": of an interrupted compaction; the next start removes it");
+      }
+      if (id && !ids.contains(*id)) {
+        add_note(path + ": replaced by compaction; the next start removes it");
+        continue;
+      }
       if (name.ends_with(".data")) {
         QSFS_TRY(check_data_file(path));
       } else if (name.ends_with(".index")) {
@@ -57,6 +68,18 @@ class Checker {
   }
 
  private:
+  // The numbers of the files that no other stands for.
+  Result<std::set<std::uint32_t>> current_files(const std::string& directory,
+                                                const std::vector<std::string>& names) {
+    std::set<std::uint32_t> ids;
+    for (const std::string& name : names) {
+      if (const auto id = data_file_number(name)) ids.insert(*id);
+    }
+    QSFS_ASSIGN(const std::set<std::uint32_t> obsolete, obsolete_files(disk_, directory, ids));
+    for (const std::uint32_t id : obsolete) ids.erase(id);
+    return ids;
+  }
+
   void add_damage(std::string text) {
     ++report_.damaged;
     if (report_.damage.size() < kCheckFindingsMax) report_.damage.push_back(std::move(text));
@@ -172,7 +195,13 @@ Result<CheckReport> check_directory(const std::string& directory, Disk& disk) {
   const auto content = read_whole_file(disk, mark, kSettingsFileLenMax);
   if (!content) return with_context(content.error(), directory + " is not a data directory");
   QSFS_ASSIGN(const auto lock, disk.lock_file(directory + "/lock"));
-  QSFS_TRY(check_format_file(*content, mark));
+  return check_locked_directory(directory, disk);
+}
+
+Result<CheckReport> check_locked_directory(const std::string& directory, Disk& disk) {
+  const std::string mark = directory + "/format";
+  QSFS_ASSIGN(const Buffer content, read_whole_file(disk, mark, kSettingsFileLenMax));
+  QSFS_TRY(check_format_file(content, mark));
   CheckReport report;
   Checker checker(disk, report);
   QSFS_ASSIGN(std::vector<std::string> names, disk.list(directory + "/namespaces"));

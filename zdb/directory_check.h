@@ -26,5 +26,7 @@ struct CheckReport {
 // What an interrupted write left behind is not damage. kBusy: a process has the directory open;
 // kNotFound: `directory` is no data directory; kUnsupported: a newer format; kIo: a read failed.
 Result<CheckReport> check_directory(const std::string& directory, Disk& disk);
+// The same, for who has the directory's lock.
+Result<CheckReport> check_locked_directory(const std::string& directory, Disk& disk);
 
 }  // namespace qsfs::zdb

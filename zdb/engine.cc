@@ -79,7 +79,7 @@ class StorageEngine final : public Engine {
     if (options.sync == SyncPolicy::kInterval && options.background_thread) {
       syncer_ = start_thread("zdb-sync", [this](const std::stop_token&) { sync_regularly(); });
     }
-    if (options.compaction && options.background_thread) {
+    if ((options.compaction || options.scrub) && options.background_thread) {
       tidier_ = start_thread("zdb-tidy", [this](const std::stop_token&) { tidy_regularly(); });
     }
     return {};
@@ -191,10 +191,17 @@ class StorageEngine final : public Engine {
   bool tidy() override {
     bool did_something = false;
     const auto should_stop = [this] { return is_stopping(); };
+    const EngineOptions& options = context_.options;
     for (const auto& store : stores()) {
-      if (!context_.options.compaction || is_stopping()) break;
-      Pacer pacer(context_.clock, context_.options.compaction_bytes_per_s);
-      did_something = store->compact(pacer, should_stop) || did_something;
+      if (is_stopping()) break;
+      if (options.compaction) {
+        Pacer pacer(context_.clock, options.compaction_bytes_per_s);
+        did_something = store->compact(pacer, should_stop) || did_something;
+      }
+      if (options.scrub) {
+        Pacer pacer(context_.clock, options.scrub_bytes_per_s);
+        did_something = store->scrub(pacer, should_stop) || did_something;
+      }
     }
     return did_something;
   }

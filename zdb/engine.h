@@ -55,6 +55,12 @@ struct NamespaceCounters {
   std::uint64_t compaction_failures = 0;
   std::uint64_t compacted_bytes = 0;
   std::uint64_t reclaimed_bytes = 0;
+  // Rounds of the scrub that came to their end, when the last did, what it and the one under way
+  // found at most, and what all have read.
+  std::uint64_t scrub_rounds = 0;
+  std::int64_t scrub_last_unix_s = 0;
+  std::uint64_t scrub_damaged = 0;
+  std::uint64_t scrubbed_bytes = 0;
 };
 
 // Where a namespace writes now; for administrators.
@@ -170,6 +176,9 @@ struct EngineOptions {
   // For how long a replaced value is kept for version() after it was replaced. Values of files that
   // are never compacted may last longer.
   std::chrono::seconds history{0};
+  // Whether all live entries are read and verified once a day, and how fast; 0: no limit.
+  bool scrub = true;
+  std::uint64_t scrub_bytes_per_s = 8 * kMiB;
   // Is told of each; called with a lock of the namespace held: must neither block nor call back.
   std::function<void(const FileRotation&)> on_rotation;
 };
@@ -209,8 +218,8 @@ class Engine {
   // Makes everything acknowledged so far durable.
   virtual Status sync() = 0;
 
-  // One round of the work that "zdb-tidy" does: compaction. Returns whether there was something to
-  // do; what fails is logged, counted and tried again later.
+  // One round of the work that "zdb-tidy" does: compaction and scrub. Returns whether there was
+  // something to do; what fails is logged, counted and tried again later.
   virtual bool tidy() { return false; }
 
   virtual Result<SpaceInfo> space() = 0;

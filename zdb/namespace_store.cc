@@ -1,7 +1,6 @@
 #include "zdb/namespace_store.h"
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "base/check.h"
@@ -13,18 +12,6 @@ namespace {
 
 HashKey random_hash_key(Random& random) {
   return {.k0 = random.next_u64(), .k1 = random.next_u64()};
-}
-
-// The number in "00000001.data"; nullopt: another kind of file.
-std::optional<std::uint32_t> file_id_of(std::string_view file_name) {
-  const std::size_t dot = file_name.find('.');
-  if (dot == std::string_view::npos) return std::nullopt;
-  const std::string_view kind = file_name.substr(dot);
-  if (kind != ".data" && kind != ".index") return std::nullopt;
-  std::uint32_t id = 0;
-  const auto [end, error] = std::from_chars(file_name.data(), file_name.data() + dot, id);
-  if (error != std::errc{} || end != file_name.data() + dot || id == 0) return std::nullopt;
-  return id;
 }
 
 }  // namespace
@@ -63,7 +50,7 @@ Status NamespaceStore::recover() {
   QSFS_ASSIGN(const std::vector<std::string> names, context_.disk.list(directory_));
   std::set<std::uint32_t> ids;
   for (const std::string& file_name : names) {
-    if (const auto id = file_id_of(file_name)) ids.insert(*id);
+    if (const auto id = data_file_number(file_name)) ids.insert(*id);
     if (file_name.ends_with(kMergeDataSuffix) || file_name.ends_with(kMergeIndexSuffix)) {
       QSFS_TRY(context_.disk.remove(directory_ + "/" + file_name));
     }
@@ -147,6 +134,10 @@ NamespaceCounters NamespaceStore::counters() const {
   counters.compacted_bytes = compacted_bytes_;
   counters.reclaimed_bytes = reclaimed_bytes_;
   counters.data_files = files_.size();
+  counters.scrub_rounds = scrub_.rounds;
+  counters.scrub_damaged = std::max(scrub_.damaged, scrub_.damaged_last_round);
+  counters.scrubbed_bytes = scrub_.bytes;
+  counters.scrub_last_unix_s = scrub_.last_round_unix_s;
   for (const auto& [id, file] : files_) {
     counters.file_bytes += file->data_end - kFileHeaderLen;
     counters.live_file_bytes += file->live_bytes;

@@ -59,6 +59,12 @@ inline constexpr Duration kCompactionRetry = std::chrono::minutes(1);
 inline constexpr Duration kCompactionRetryDamaged = std::chrono::minutes(30);
 // Places that compaction changes before it lets others at the table.
 inline constexpr std::size_t kMoveBatch = 1024;
+// What a scrub verifies before compaction has its turn, how many findings of a round it logs, and
+// the time between two rounds.
+inline constexpr std::uint64_t kScrubSliceBytes = 4 * kMiB;
+inline constexpr std::size_t kScrubEntriesMax = 4096;
+inline constexpr std::uint64_t kScrubLogMax = 100;
+inline constexpr Duration kScrubPause = std::chrono::hours(24);
 // Keys whose history is looked at in one pass over the index files.
 inline constexpr std::size_t kHistoryKeysMax = 256 * 1024;
 
@@ -114,6 +120,9 @@ class NamespaceStore final : public EngineNamespace {
   // Compacts once where it is worth it. False: there was nothing to do, or it failed, which is
   // logged. Ends early when `should_stop` says so.
   bool compact(Pacer& pacer, const std::function<bool()>& should_stop) QSFS_EXCLUDES(mu_);
+  // Verifies the next few live entries, at most kScrubSliceBytes. False: there is nothing to do
+  // until the next round begins.
+  bool scrub(Pacer& pacer, const std::function<bool()>& should_stop) QSFS_EXCLUDES(mu_);
   // Every call from now on answers kNotFound. Returns when no other is under way.
   void mark_dropped() QSFS_EXCLUDES(mu_);
   // mark_dropped(), after which the files are whole, durable and nobody's: they can be opened
@@ -236,6 +245,13 @@ class NamespaceStore final : public EngineNamespace {
   // Waits for a compaction to end, and keeps the next one out until allow_compaction_locked().
   void block_compaction_unlocking() QSFS_REQUIRES(mu_);
   void allow_compaction_locked() QSFS_REQUIRES(mu_);
+
+  // The scrub (namespace_scrub.cc).
+  bool scrub_slice_unlocking(Pacer& pacer, const std::function<bool()>& should_stop)
+      QSFS_REQUIRES(mu_);
+  bool is_live(Bytes key, const EntryPlace& place) const QSFS_EXCLUDES(mu_);
+  void scrub_entry_unlocking(const std::shared_ptr<DataFile>& file, Bytes key,
+                             const EntryPlace& place) QSFS_REQUIRES(mu_);
 
   void add_file_locked(const std::shared_ptr<DataFile>& file) QSFS_REQUIRES(mu_);
   void drop_file_locked(const std::shared_ptr<DataFile>& file) QSFS_REQUIRES(mu_);
@@ -378,6 +394,19 @@ class NamespaceStore final : public EngineNamespace {
   std::uint64_t compacted_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t reclaimed_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t replacements_ QSFS_GUARDED_BY(mu_) = 0;
+  struct Scrub {
+    bool running = false;
+    std::uint32_t file_id = 0;  // Where it is.
+    std::uint32_t slot = 0;
+    std::uint64_t offset = 0;
+    std::uint64_t damaged = 0;  // In this round.
+    std::uint64_t damaged_last_round = 0;
+    std::uint64_t rounds = 0;
+    std::uint64_t bytes = 0;
+    std::int64_t last_round_unix_s = 0;
+    MonotonicTime not_before{0};
+  };
+  Scrub scrub_ QSFS_GUARDED_BY(mu_);
   bool removing_dead_ QSFS_GUARDED_BY(mu_) = false;
   bool has_dead_ QSFS_GUARDED_BY(mu_) = false;
   std::uint64_t use_count_ QSFS_GUARDED_BY(mu_) = 0;

@@ -21,6 +21,7 @@
 #include "base/posix_disk.h"
 #include "base/random.h"
 #include "zdb/directory_check.h"
+#include "zdb/directory_repair.h"
 #include "zdb/engine.h"
 #include "zdb/hooks.h"
 #include "zdb/listener.h"
@@ -55,6 +56,8 @@ struct CommandLine {
   std::size_t memory_mib = 512;
   std::size_t compaction_rate_mib = 64;
   std::size_t history_s = 0;
+  std::size_t scrub_rate_mib = 8;
+  std::string repair;
   bool no_compaction = false;
   bool protect = false;
 };
@@ -66,6 +69,12 @@ void declare(CLI::App& app, CommandLine& line) {
   app.add_option("--check", line.check,
                  "Verify the data in DIR, which no server has open, and end: nothing is changed. "
                  "0: no damage; 1: damage, which is listed")
+      ->type_name("DIR")
+      ->excludes(data);
+  app.add_option("--repair", line.repair,
+                 "Make the data in DIR, which no server has open, whole again, and end: index "
+                 "files from the data, damaged headers and settings. 0: all is good now; 1: some "
+                 "entries are lost, which are listed")
       ->type_name("DIR")
       ->excludes(data);
   app.add_option("--listen", line.listen,
@@ -124,6 +133,12 @@ void declare(CLI::App& app, CommandLine& line) {
       ->capture_default_str();
   app.add_flag("--no-compaction", line.no_compaction,
                "Give space back only where all of a data file was removed or replaced");
+  app.add_option("--scrub-rate", line.scrub_rate_mib,
+                 "MiB per second at which all live values are read and verified, once a day; 0: "
+                 "never")
+      ->check(CLI::Range(0, 1'048'576))
+      ->type_name("MIB")
+      ->capture_default_str();
   app.add_option("--hook", line.hook,
                  "Program that is told what happens: PROGRAM EVENT ADDRESS ARGUMENT... "
                  "(docs/zdb-server.md has the events)")
@@ -191,7 +206,9 @@ Result<EngineOptions> make_engine_options(const CommandLine& line, const Service
                        .default_mode = service.default_mode,
                        .compaction = !line.no_compaction,
                        .compaction_bytes_per_s = line.compaction_rate_mib * kMiB,
-                       .history = std::chrono::seconds(line.history_s)};
+                       .history = std::chrono::seconds(line.history_s),
+                       .scrub = line.scrub_rate_mib > 0,
+                       .scrub_bytes_per_s = line.scrub_rate_mib * kMiB};
 }
 
 // Each client is a descriptor; the soft limit is often 1024.
@@ -307,20 +324,37 @@ int report(const Error& error) {
   return error.code == Errc::kInvalidArgument ? kExitUsage : kExitFailed;
 }
 
-int check(const std::string& directory) {
+Result<std::string> absolute_path(const std::string& directory) {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::absolute(directory, error);
-  if (error) return report(fail_errno(error.value(), directory).error());
-  const Result<CheckReport> checked =
-      check_directory(path.lexically_normal().string(), posix_disk());
-  if (!checked) return report(checked.error());
-  for (const std::string& text : checked->damage) std::printf("damage: %s\n", text.c_str());
-  for (const std::string& text : checked->notes) std::printf("note: %s\n", text.c_str());
-  std::printf("%s\n", fmt::format("{} namespaces, {} data files, {} good entries, {} damaged",
-                                  checked->namespaces, checked->data_files, checked->entries,
-                                  checked->damaged)
-                          .c_str());
-  return checked->damaged == 0 ? 0 : kExitFailed;
+  if (error) return fail_errno(error.value(), directory);
+  return path.lexically_normal().string();
+}
+
+int print_check(const CheckReport& checked) {
+  for (const std::string& text : checked.damage) std::printf("damage: %s\n", text.c_str());
+  for (const std::string& text : checked.notes) std::printf("note: %s\n", text.c_str());
+  std::printf("%s\n",
+              fmt::format("{} namespaces, {} data files, {} good entries, {} damaged",
+                          checked.namespaces, checked.data_files, checked.entries, checked.damaged)
+                  .c_str());
+  return checked.damaged == 0 ? 0 : kExitFailed;
+}
+
+int check(const std::string& directory) {
+  const Result<std::string> path = absolute_path(directory);
+  if (!path) return report(path.error());
+  const Result<CheckReport> checked = check_directory(*path, posix_disk());
+  return checked ? print_check(*checked) : report(checked.error());
+}
+
+int repair(const std::string& directory) {
+  const Result<std::string> path = absolute_path(directory);
+  if (!path) return report(path.error());
+  const Result<RepairReport> repaired = repair_directory(*path, posix_disk(), system_random());
+  if (!repaired) return report(repaired.error());
+  for (const std::string& text : repaired->actions) std::printf("repaired: %s\n", text.c_str());
+  return print_check(repaired->now);
 }
 
 int run(int argc, char** argv) {
@@ -340,6 +374,7 @@ int run(int argc, char** argv) {
   }
   hide_password(argc, argv);
   if (!line.check.empty()) return check(line.check);
+  if (!line.repair.empty()) return repair(line.repair);
   if (line.data.empty()) {
     return report(
         fail(Errc::kInvalidArgument, "--data is required: the directory of the data").error());

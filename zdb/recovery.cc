@@ -49,8 +49,9 @@ Result<bool> read_frame_payload(DiskFile& index, const FrameHeader& header, Entr
 // Recovers one data file. Steps in order; each trusts what the ones before left in the members.
 class FileRecovery {
  public:
-  FileRecovery(Disk& disk, DataFile& file, const RecordSink& sink, std::uint64_t& next_sequence)
-      : disk_(disk), file_(file), sink_(sink), next_sequence_(next_sequence) {}
+  FileRecovery(Disk& disk, DataFile& file, const RecordSink& sink, std::uint64_t& next_sequence,
+               RecoveryMode mode)
+      : disk_(disk), file_(file), sink_(sink), next_sequence_(next_sequence), mode_(mode) {}
 
   Status run(bool is_newest) {
     QSFS_TRY(open_files());
@@ -224,7 +225,7 @@ class FileRecovery {
     const auto lost = std::ranges::find_if(holes, [&](const Hole& hole) {
       return hole.begin < complete_below && hole.end > synced_below_;
     });
-    if (lost != holes.end()) {
+    if (lost != holes.end() && mode_ == RecoveryMode::kStart) {
       cut_ = lost->begin;
       QSFS_LOG_WARN("{}: completed entries at {} were lost with the power; cut there",
                     file_.data_path, cut_);
@@ -329,6 +330,7 @@ class FileRecovery {
   DataFile& file_;
   const RecordSink& sink_;
   std::uint64_t& next_sequence_;
+  const RecoveryMode mode_;
   std::unique_ptr<DiskFile> data_;
   std::unique_ptr<DiskFile> index_;
   bool header_damaged_ = false;
@@ -342,8 +344,8 @@ class FileRecovery {
 }  // namespace
 
 Status recover_data_file(Disk& disk, DataFile& file, bool is_newest, const RecordSink& sink,
-                         std::uint64_t& next_sequence) {
-  return FileRecovery(disk, file, sink, next_sequence).run(is_newest);
+                         std::uint64_t& next_sequence, RecoveryMode mode) {
+  return FileRecovery(disk, file, sink, next_sequence, mode).run(is_newest);
 }
 
 Result<FileHeader> read_either_header(Disk& disk, const DataFile& file) {
@@ -364,8 +366,8 @@ Result<FileHeader> read_either_header(Disk& disk, const DataFile& file) {
   return std::unexpected(error);
 }
 
-Status remove_obsolete_files(Disk& disk, const std::string& directory,
-                             std::set<std::uint32_t>& ids) {
+Result<std::set<std::uint32_t>> obsolete_files(Disk& disk, const std::string& directory,
+                                               const std::set<std::uint32_t>& ids) {
   std::set<std::uint32_t> obsolete;
   for (const std::uint32_t id : ids) {
     const auto header = read_either_header(disk, DataFile(id, directory));
@@ -377,6 +379,12 @@ Status remove_obsolete_files(Disk& disk, const std::string& directory,
     if (header->merged_from == 0 || header->file_id != id) continue;
     obsolete.insert(ids.lower_bound(header->merged_from), ids.find(id));
   }
+  return obsolete;
+}
+
+Status remove_obsolete_files(Disk& disk, const std::string& directory,
+                             std::set<std::uint32_t>& ids) {
+  QSFS_ASSIGN(const std::set<std::uint32_t> obsolete, obsolete_files(disk, directory, ids));
   for (const std::uint32_t id : obsolete) {
     const DataFile file(id, directory);
     for (const std::string& path : {file.index_path, file.data_path}) {

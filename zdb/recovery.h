@@ -22,11 +22,22 @@ namespace qsfs::zdb {
 // Gets the entries of the file in order: values and tombstones. The key lives during the call.
 using RecordSink = std::function<void(const IndexRecord&)>;
 
+enum class RecoveryMode {
+  kStart,
+  // For repair: history does not end where something is missing, so that no entry that can be read
+  // is dropped.
+  kSalvage,
+};
+
 // Fills `file` (header, data_end, index_len, marks), calls `sink`, and raises `next_sequence` to
 // what the file proves. `is_newest`: an unfinished creation is removed, and kNotFound returned. kIo
 // changes nothing that a later call does not find again.
 Status recover_data_file(Disk& disk, DataFile& file, bool is_newest, const RecordSink& sink,
-                         std::uint64_t& next_sequence);
+                         std::uint64_t& next_sequence, RecoveryMode mode = RecoveryMode::kStart);
+
+// Those of `ids` that a later one stands for.
+Result<std::set<std::uint32_t>> obsolete_files(Disk& disk, const std::string& directory,
+                                               const std::set<std::uint32_t>& ids);
 
 // Removes the files that a later one of `ids` stands for (FileHeader::merged_from), from the disk
 // and from `ids`.

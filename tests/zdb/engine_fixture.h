@@ -35,6 +35,7 @@ class EngineLife {
     quiet_log();
     options.sync = SyncPolicy::kNever;
     options.background_thread = false;
+    options.scrub = false;
   }
 
   // Thousands of crashes would each say what they found.
