@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 readonly bin=build/release/bin out=build/bench
 mkdir -p "$out"
-all=(crypto erasure codec zdb zdb_scale archive mount mount_archive lifecycle)
+all=(crypto erasure codec zdb zdb_scale archive mount mount_archive black_hole lifecycle)
 if [ $# -eq 0 ]; then set -- "${all[@]}"; fi
 
 machine() {
@@ -36,6 +36,7 @@ for name in "$@"; do
       ;;
     mount) python3 bench/mount.py --json "$out/mount.json" ;;
     mount_archive) python3 bench/mount_archive.py ;;
+    black_hole) python3 bench/black_hole.py --json "$out/black_hole.json" ;;
     lifecycle) python3 bench/lifecycle.py ;;
     *)
       echo "bench: there is no $name; there are: ${all[*]}" >&2
