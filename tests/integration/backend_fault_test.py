@@ -56,7 +56,7 @@ def b2_slow_backends():
             stored = [proxy.commands["SET"] - was for proxy, was in zip(world.data_proxies, before)]
             if fault.kind == "delay":
                 # 18 stripes and the journals: one that answers late gets a few, and then no more.
-                assert max(stored[:2]) < min(stored[2:]), stored
+                assert sum(stored[:2]) / 2 < sum(stored[2:]) / 5 / 2, stored
             world.read()
             world.mend()
 
@@ -148,17 +148,18 @@ def b6_replies_against_the_protocol():
         world.sync_remote()
         world.read()
         memory = world.memory()
+        world.forget_memory_peak()
         every = ["GET", "SET", "CHECK", "NSINFO", "INFO"]
-        for number, fault in enumerate([Fault("huge", every), Fault("huge_array", every), Fault("endless", every),
+        for number, fault in enumerate([Fault("huge", every), Fault("huge_array", every), Fault("endless", every, mib=400),
                                         Fault("extra", every), Fault("previous", every), Fault("wrong_type", every),
                                         Fault("garbage", every)]):
             world.break_data(2, fault)
-            for meta in world.meta_proxies[:1]:
-                meta.set(Fault(fault.kind, every))
+            world.meta_proxies[0].set(Fault(fault.kind, every, **fault.options))
             world.read("early")
             world.write(f"with {number}", 2)
             world.sync_remote()
-            assert world.memory() - memory < MEMORY_GROWTH_MAX, f"{fault.kind}: {world.memory() - memory} bytes more"
+            grown = world.memory("VmHWM") - memory
+            assert grown < MEMORY_GROWTH_MAX, f"{fault.kind}: {grown} bytes more"
             world.mend()
         world.read()
         world.nothing_is_doubled()
@@ -202,14 +203,16 @@ def b8_refused_passwords():
         world.data_proxies[1].set(*refused)
         world.wait_state(world.data[0], "wrong credentials")
         before = [proxy.commands["SELECT"] + proxy.commands["AUTH"] for proxy in world.data_proxies[:2]]
-        end = time.monotonic() + 12
-        while time.monotonic() < end:
+        start = time.monotonic()
+        while time.monotonic() < start + 12:
             world.read("early")
             world.write("busy", 1)
             world.sync_remote()
+            run(BIN / "qsfs", "reload", world.mount_point)  # Asks all backends how they are.
+        allowed = 1 + (time.monotonic() - start) // 30
         tries = [proxy.commands["SELECT"] + proxy.commands["AUTH"] - was
                  for proxy, was in zip(world.data_proxies[:2], before)]
-        assert max(tries) <= 1, f"{tries} tries in 12 s"
+        assert max(tries) <= allowed, f"{tries} tries, {allowed} allowed"
         assert world.row(world.data[0])["state"] == "wrong credentials"
         assert world.status()["verdict"] != "ok"
 
@@ -224,7 +227,7 @@ def b9_locked_and_frozen_namespaces():
         waiting = world.sync_remote_in_background()
         world.wait_state(world.data[0], "locked")
         world.read("early")
-        time.sleep(5)  # Longer than dead_after.
+        world.wait_uptime(5)  # Longer than dead_after.
         status = world.status()
         assert status["repair"]["backends_lost"] == 0 and status["repair"]["shards_rebuilt"] == 0, status["repair"]
         assert waiting.poll() is None
@@ -235,7 +238,7 @@ def b9_locked_and_frozen_namespaces():
         world.read()
         world.write("while frozen", 4)
         world.sync_remote()
-        time.sleep(5)
+        world.wait_uptime(5)
         assert world.status()["repair"]["backends_lost"] == 0
         world.mend()
         world.read()

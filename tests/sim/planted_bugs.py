@@ -2,7 +2,7 @@
 """Planted bugs: what the tests of the local half are worth.
 
 With --backends: the remedies against faulty backends, taken out one by one; the test of that fault, on real processes, must
-fail (tests/integration/backend_fault_test.py).
+fail (tests/integration/backend_fault_test.py), or the simulation of a whole volume.
 
 Each bug is one small change of one source, of the kind that people make. It is planted alone (in a copy; the tree is
 not touched), the tests are linked with it and run, and they must fail. A bug that passes all of them is a hole.
@@ -105,8 +105,9 @@ BACKEND_BUGS = [
      "b4_connections_that_end_in_the_middle"),
     ("b5-bad-shards-used", "shards that do not verify are tried again and again", "zstor/shard_fetch.cc",
      "  drop_bad(decoded.bad);\n", "  if (decoded.bad.size() > 1000) drop_bad(decoded.bad);\n", "b5_wrong_values"),
-    ("b6-any-length", "a bulk reply may be of any length", "zdb/reply.cc",
-     "  if (len > kValueLenMax) {\n", "  if (len > kValueLenMax && digits.empty()) {\n", "b6_replies_against_the_protocol"),
+    ("b6-any-line-length", "a reply line may be of any length", "zdb/reply.cc",
+     "    if (pending.size() <= kReplyLineLenMax) return {};\n", "    if (pending.size() <= SIZE_MAX) return {};\n",
+     "b6_replies_against_the_protocol"),
     ("b7-no-second-try", "the archiver gives up when backends are full", "fs/archive/archiver.cc",
      "    if (stopping_) return;\n    if (worked) {\n", "    if (stopping_ || !worked) return;\n    if (worked) {\n",
      "b7_full_disks_and_disks_that_fail"),
@@ -133,6 +134,13 @@ BACKEND_BUGS = [
      "Status SegmentCache::admit_write(std::uint32_t length) {\n",
      "Status SegmentCache::admit_write(std::uint32_t length) {\n  if (length != 0) return {};\n",
      "b16_all_backends_down_until_the_cache_is_full"),
+    ("p14-old-copies-first", "a repair deletes the old shards before it publishes the new", "fs/heal/healer.cc",
+     ".keep_old = true,", ".keep_old = false,", "volume_sim_test"),
+    ("p5-k-shards-are-enough", "a segment counts as archived with k shards", "fs/archive/archiver.cc",
+     "  return manifest.data_shards + std::max(1u, parity / 2);\n", "  return manifest.data_shards;\n", "volume_sim_test"),
+    ("p6-garbage-that-is-needed", "what a repair has brought back is deleted as garbage", "fs/heal/healer_units.cc",
+     "      if (needed || view == backends_.end()) {\n", "      if ((needed && garbage->shards.empty()) || view == backends_.end()) {\n",
+     "volume_sim_test"),
     ("b17-removed-is-kept", "shards on backends that left the configuration count", "fs/heal/healer.cc",
      "return found == backends_.end() || found->second.is_lost;", "return found != backends_.end() && found->second.is_lost;",
      "b17_changes_of_the_configuration_with_crashes_between"),
@@ -154,12 +162,12 @@ class Builder:
         done = run(f"cmake --build {build} --target {' '.join(targets)}", BUILD_DEADLINE)
         if done.returncode != 0:
             sys.exit(f"the tree does not build: {done.stdout[-3000:]}")
-        self.link = {}
+        self.link, self.targets = {}, list(targets)
         for test in targets:
             lines = run(f"ninja -C {build} -t commands {test}", 60).stdout.splitlines()
             self.link[test] = next(line for line in reversed(lines) if f"-o bin/{test} " in line)
 
-    def plant(self, file, text):
+    def plant(self, file, text, targets=None):
         """The error, or nothing."""
         source, planted = self.scratch / pathlib.Path(file).name, self.scratch / "planted.o"
         source.write_text(text)
@@ -170,9 +178,10 @@ class Builder:
         if "-MF" in words:
             words[words.index("-MF") + 1] = str(self.scratch / "planted.d")
         done = run(" ".join(words), BUILD_DEADLINE, cwd=entry["directory"])
-        for test, line in self.link.items():
+        for test in targets or self.targets:
             if done.returncode != 0:
                 break
+            line = self.link[test]
             done = run(line.replace(f"-o bin/{test} ", f"-o {self.scratch / test} {planted} "), BUILD_DEADLINE,
                        cwd=self.build)
         return None if done.returncode == 0 else done.stdout
@@ -194,7 +203,12 @@ def failing_test(directory):
 
 
 def failing_fault_test(scratch, function):
-    """The test, where it fails with the planted qsfs-fs; or nothing."""
+    """The test, where it fails with the planted program; or nothing."""
+    if function == "volume_sim_test":
+        done = run(f"{scratch / function} --gtest_filter='*EverySeed*'", TEST_DEADLINE,
+                   env={**os.environ, "QSFS_SIM_SEEDS": "1000"})
+        broken = [line for line in done.stdout.splitlines() if "Which is" in line]
+        return None if done.returncode == 0 else (broken or [f"exit {done.returncode}"])[0].strip()[:160]
     for program in ("qsfs", "qsfs-zdb"):
         if not (scratch / program).exists():
             (scratch / program).symlink_to(BUILD / "bin" / program)
@@ -213,7 +227,8 @@ def try_bug(builder, bug):
     text = (ROOT / file).read_text()
     if text.count(old) != 1:
         return "LOST", f"its text is in {file} {text.count(old)} times"
-    error = builder.plant(file, text.replace(old, new))
+    is_sim = len(bug) > 5 and bug[5] == "volume_sim_test"
+    error = builder.plant(file, text.replace(old, new), None if len(bug) == 5 else ["volume_sim_test" if is_sim else "qsfs-fs"])
     if error is not None:
         return "BROKEN", f"does not build: {error[-1500:]}"
     found = failing_test(builder.scratch) if len(bug) == 5 else failing_fault_test(builder.scratch, bug[5])
@@ -226,7 +241,7 @@ def main():
     planted = [bug for bug in (BACKEND_BUGS if is_backends else BUGS) if not wanted or bug[0] in wanted]
     missed = 0
     with tempfile.TemporaryDirectory(prefix="qsfs-planted-") as scratch:
-        builder = Builder(BUILD, pathlib.Path(scratch), ["qsfs-fs"] if is_backends else TESTS)
+        builder = Builder(BUILD, pathlib.Path(scratch), ["qsfs-fs", "volume_sim_test"] if is_backends else TESTS)
         if not is_backends and (failed := failing_test(BUILD / "bin")) is not None:
             sys.exit(f"the tests fail without any bug: {failed}")
         for bug in planted:
