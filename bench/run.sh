@@ -18,7 +18,10 @@ for name in "$@"; do
   echo "== $name"
   case $name in
     crypto | erasure | codec) "$bin/${name}_bench" --benchmark_out="$out/$name.json" --benchmark_out_format=json ;;
-    zdb) "$bin/zdb_engine_bench" --benchmark_out="$out/zdb.json" --benchmark_out_format=json ;;
+    zdb)
+      "$bin/zdb_engine_bench" --benchmark_out="$out/zdb.json" --benchmark_out_format=json
+      python3 bench/zdb_server.py --json "$out/zdb_server.json"
+      ;;
     zdb_scale)
       scratch=$(mktemp -d "${QSFS_BENCH_DIR:-/tmp}/qsfs-zdb-scale-XXXXXX")
       trap 'rm -rf "$scratch"' EXIT

@@ -60,6 +60,7 @@ class StorageEngine final : public Engine {
       stopping_ = true;
     }
     stop_changed_.notify_all();
+    if (context_.sync_bell != nullptr) context_.sync_bell->stop();
     if (syncer_.joinable()) syncer_.join();
     if (tidier_.joinable()) tidier_.join();
     // Sessions may keep a namespace; what was acknowledged so far is made durable now.
@@ -76,7 +77,7 @@ class StorageEngine final : public Engine {
       QSFS_CHECK(made != nullptr);
     }
     const EngineOptions& options = context_.options;
-    if (options.sync == SyncPolicy::kInterval && options.background_thread) {
+    if (context_.sync_bell != nullptr) {
       syncer_ = start_thread("zdb-sync", [this](const std::stop_token&) { sync_regularly(); });
     }
     if ((options.compaction || options.scrub) && options.background_thread) {
@@ -348,12 +349,7 @@ class StorageEngine final : public Engine {
   }
 
   void sync_regularly() {
-    while (true) {
-      {
-        MutexLock lock(mu_);
-        if (!stopping_) stop_changed_.wait_for(mu_, context_.options.sync_interval);
-        if (stopping_) return;
-      }
+    while (context_.sync_bell->wait(context_.options.sync_interval)) {
       for (const auto& store : stores()) {
         const Status synced = store->sync_if_dirty();
         if (!synced) QSFS_LOG_ERROR("{}", synced.error().message());
@@ -389,6 +385,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, Disk&
   QSFS_TRY(create_directories(disk, options.directory));
   QSFS_ASSIGN(std::shared_ptr<FileLock> owner_lock, disk.lock_file(options.directory + "/lock"));
   StoreContext context{.options = options, .disk = disk, .clock = clock, .random = random};
+  if (options.sync == SyncPolicy::kInterval && options.background_thread)
+    context.sync_bell = std::make_shared<SyncBell>();
   context.options.data_file_bytes_max =
       std::clamp(options.data_file_bytes_max, kDataFileBytesMin, kDataFileBytesLimit);
   std::array<std::byte, kInstanceIdBytes> id;

@@ -80,7 +80,9 @@ Status NamespaceStore::roll_unlocking() {
                                   .next_data = active_->file->data_path,
                                   .next_index = active_->file->index_path});
   }
-  if (durable) remove_dead_unlocking(dead);
+  bell_rung_at_ = 0;
+  // Freeing a file's memory and blocks takes a while: where there is a thread for it, it does that.
+  if (durable && context_.sync_bell == nullptr) remove_dead_unlocking(dead);
   return {};
 }
 

@@ -30,6 +30,7 @@
 #include "zdb/key_table.h"
 #include "zdb/pacer.h"
 #include "zdb/scan_cursor.h"
+#include "zdb/sync_bell.h"
 
 namespace qsfs::zdb {
 
@@ -73,6 +74,9 @@ struct StoreContext {
   Disk& disk;
   Clock& clock;
   Random& random;
+  // Of the thread of SyncPolicy::kInterval; null where there is none. Shared: a namespace may
+  // outlive its engine.
+  std::shared_ptr<SyncBell> sync_bell;
 };
 
 class NamespaceStore final : public EngineNamespace {
@@ -377,7 +381,8 @@ class NamespaceStore final : public EngineNamespace {
   std::uint32_t last_slot_ QSFS_GUARDED_BY(mu_) = 0;
   // Shared: a writer that waits for a sync keeps it past a roll. Null until the first write.
   std::shared_ptr<ActiveFile> active_ QSFS_GUARDED_BY(mu_);
-  bool rolling_ QSFS_GUARDED_BY(mu_) = false;  // Someone changes active_ or extends it.
+  std::uint64_t bell_rung_at_ QSFS_GUARDED_BY(mu_) = 0;  // The tail of active_ then.
+  bool rolling_ QSFS_GUARDED_BY(mu_) = false;            // Someone changes active_ or extends it.
   bool can_allocate_ QSFS_GUARDED_BY(mu_) = true;
   // Acknowledged entries stood in a file whose sync failed: sync() cannot promise them any more.
   bool at_risk_ QSFS_GUARDED_BY(mu_) = false;

@@ -15,6 +15,10 @@ namespace {
 // value costs more than a second call.
 constexpr std::size_t kAssembleBytesMax = 16 * kKiB;
 
+// Under kInterval so much is written before the syncing thread is asked to begin early: a file that
+// is full must be durable before the next one is begun, and its writer waits for what is left.
+constexpr std::uint64_t kUnsyncedBytesMax = 32 * kMiB;
+
 std::unexpected<Error> dropped_error(const std::string& name) {
   return fail(Errc::kNotFound, "namespace " + name + " was removed");
 }
@@ -256,6 +260,14 @@ void NamespaceStore::tidy_after_write_unlocking() {
     if (!flushed) QSFS_LOG_DEBUG("namespace {}: {}", name_, flushed.error().message());
   }
   const EngineOptions& options = context_.options;
+  if (context_.sync_bell != nullptr) {
+    const std::uint64_t tail = active->tail();
+    const std::uint64_t rung_at = std::max(active->synced_end(), bell_rung_at_);
+    if (tail > rung_at && tail - rung_at >= kUnsyncedBytesMax) {
+      bell_rung_at_ = tail;
+      context_.sync_bell->ring();
+    }
+  }
   if (options.sync == SyncPolicy::kAlways && has_dead_) remove_dead_unlocking(dead_files_locked());
   if (options.sync == SyncPolicy::kInterval && !options.background_thread &&
       context_.clock.now() - last_sync_ >= options.sync_interval) {
