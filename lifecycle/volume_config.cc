@@ -5,29 +5,16 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/toml_text.h"
+
 namespace qsfs::lifecycle {
 namespace {
 
 constexpr std::uint64_t kDataShareOfCache = 2;
 
-std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      out += fmt::format("\\u{:04X}", static_cast<unsigned>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out += '"';
-}
-
 void add_encryption(std::string& out, std::string_view table, const WorkloadEncryption& from) {
   fmt::format_to(std::back_inserter(out), "\n[{}]\nalgorithm = {}\nkey = {}\n", table,
-                 quoted(from.algorithm), quoted(to_hex(from.key)));
+                 toml_quoted(from.algorithm), toml_quoted(to_hex(from.key)));
 }
 
 void add_backends(std::string& out, std::string_view table,
@@ -35,7 +22,8 @@ void add_backends(std::string& out, std::string_view table,
   for (const WorkloadBackend& backend : backends) {
     fmt::format_to(std::back_inserter(out),
                    "\n[[{}]]\naddress = {}\nnamespace = {}\npassword = {}\n", table,
-                   quoted(backend.address), quoted(backend.name_space), quoted(backend.password));
+                   toml_quoted(backend.address), toml_quoted(backend.name_space),
+                   toml_quoted(backend.password));
   }
 }
 
@@ -53,13 +41,13 @@ std::string volume_config(const Workload& workload, const VolumeConfigOptions& o
       "minimal_shards = {}\nexpected_shards = {}\nredundant_groups = {}\nredundant_nodes = {}\n"
       "max_zdb_data_dir_size = {}\nzdb_data_dir_path = {}\n",
       workload.minimal_shards, workload.expected_shards, workload.redundant_groups,
-      workload.redundant_nodes, data_limit_mib(workload), quoted(options.data_dir));
+      workload.redundant_nodes, data_limit_mib(workload), toml_quoted(options.data_dir));
   if (options.metrics_port != 0) out += fmt::format("prometheus_port = {}\n", options.metrics_port);
-  out += fmt::format("zdbfs_mountpoint = {}\n", quoted(options.mount_point));
-  out += fmt::format("\n[volume]\nname = {}\n", quoted(options.id));
+  out += fmt::format("zdbfs_mountpoint = {}\n", toml_quoted(options.mount_point));
+  out += fmt::format("\n[volume]\nname = {}\n", toml_quoted(options.id));
   add_encryption(out, "encryption", workload.encryption);
   out += fmt::format("\n[meta]\ntype = \"zdb\"\n\n[meta.config]\nprefix = {}\n",
-                     quoted(workload.meta.prefix));
+                     toml_quoted(workload.meta.prefix));
   add_encryption(out, "meta.config.encryption", workload.meta.encryption);
   add_backends(out, "meta.config.backends", workload.meta.backends);
   for (const WorkloadGroup& group : workload.groups) {
@@ -67,7 +55,8 @@ std::string volume_config(const Workload& workload, const VolumeConfigOptions& o
     add_backends(out, "groups.backends", group.backends);
   }
   if (!workload.compression_algorithm.empty()) {
-    out += fmt::format("\n[compression]\nalgorithm = {}\n", quoted(workload.compression_algorithm));
+    out += fmt::format("\n[compression]\nalgorithm = {}\n",
+                       toml_quoted(workload.compression_algorithm));
   }
   return out;
 }

@@ -1,6 +1,7 @@
 // From a Config to TOML.
 #include <fmt/format.h>
 
+#include "base/toml_text.h"
 #include "zstor/config.h"
 
 namespace qsfs::zstor {
@@ -8,21 +9,6 @@ namespace {
 
 // Enough for most files, so that few copies of the text stay behind in freed memory.
 constexpr std::size_t kReservedBytes = 64 * kKiB;
-
-std::string quoted(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      out += fmt::format("\\u{:04X}", static_cast<unsigned>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out += '"';
-}
 
 class Writer {
  public:
@@ -33,7 +19,7 @@ class Writer {
     out_ += '\n';
   }
   void text(std::string_view key, std::string_view value) {
-    line(fmt::format("{} = {}", key, quoted(value)));
+    line(fmt::format("{} = {}", key, toml_quoted(value)));
   }
   void text_if_given(std::string_view key, const std::string& value) {
     if (!value.empty()) text(key, value);
@@ -42,7 +28,7 @@ class Writer {
     line(fmt::format("{} = {}", key, value));
   }
   void secret(std::string_view key, std::string_view value) {
-    std::string copy = quoted(value);
+    std::string copy = toml_quoted(value);
     out_ += key;
     out_ += " = ";
     line(copy);
