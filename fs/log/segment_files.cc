@@ -271,6 +271,7 @@ class SegmentFileImpl final : public SegmentFile {
 
 class SegmentFilesImpl final : public SegmentFiles {
  public:
+  using FilePtr = std::shared_ptr<SegmentFileImpl>;
   SegmentFilesImpl(Disk& disk, std::string directory, std::uint64_t size_max)
       : disk_(disk), directory_(std::move(directory)), size_max_(size_max) {}
 
@@ -296,21 +297,41 @@ class SegmentFilesImpl final : public SegmentFiles {
   }
 
   Result<std::shared_ptr<SegmentFile>> find(SegmentId id) override {
-    if (auto open = lookup(id)) return std::shared_ptr<SegmentFile>(std::move(open));
+    while (true) {
+      QSFS_ASSIGN(Found found, try_find(id));
+      // Each further turn needs a removal to have ended meanwhile.
+      if (!found.is_stale) return std::shared_ptr<SegmentFile>(std::move(found.file));
+    }
+  }
+
+  struct Found {
+    FilePtr file;           // Null: there is none.
+    bool is_stale = false;  // Something was removed meanwhile, perhaps this: look again.
+  };
+  Result<Found> try_find(SegmentId id) {
+    std::uint64_t removals = 0;
+    {
+      const MutexLock lock(mu_);
+      removals = removals_;
+    }
+    if (auto open = lookup(id)) return Found{.file = std::move(open)};
     auto file = disk_.open(data_path(id), OpenMode::kReadWrite);
     if (!file) {
-      if (file.error().code == Errc::kNotFound) return std::shared_ptr<SegmentFile>();
+      if (file.error().code == Errc::kNotFound) return Found{};
       return std::unexpected(std::move(file).error());
     }
     auto encoded = read_whole_file(disk_, sums_path(id), sums::kFileLenMax);
     if (!encoded) {
       if (encoded.error().code != Errc::kNotFound) return std::unexpected(encoded.error());
+      const MutexLock lock(mu_);
+      if (removals_ != removals) return Found{.is_stale = true};
       return fail(Errc::kCorruption, data_path(id) + " has no sums");
     }
     const auto data_len = sums::parse_header(*encoded);
     if (!data_len) return with_context(data_len.error(), sums_path(id));
     auto segment = make_file(id, std::move(*file), *data_len);
-    return share(std::move(segment), [&](SegmentFileImpl& made) { return made.load(*encoded); });
+    return share(std::move(segment), removals,
+                 [&](SegmentFileImpl& made) { return made.load(*encoded); });
   }
 
   Result<std::shared_ptr<SegmentFile>> adopt_unsealed(SegmentId id,
@@ -320,21 +341,20 @@ class SegmentFilesImpl final : public SegmentFiles {
     }
     QSFS_ASSIGN(auto file, disk_.open(data_path(id), OpenMode::kReadWrite));
     auto segment = make_file(id, std::move(file), data_len);
-    return share(std::move(segment), [&](SegmentFileImpl& made) { return made.adopt(data_len); });
+    QSFS_ASSIGN(auto shared, share(std::move(segment), std::nullopt,
+                                   [&](SegmentFileImpl& made) { return made.adopt(data_len); }));
+    return std::shared_ptr<SegmentFile>(std::move(shared.file));
   }
 
   Status remove(SegmentId id) override {
-    {
-      const MutexLock lock(mu_);
-      if (const auto found = open_.find(id); found != open_.end()) {
-        found->second.file->uncharge();
-        open_.erase(found);
-      }
-      uncharge_closed_locked(id);
-    }
+    forget(id);
     // The data first: sums without data are harmless, data without sums are an alarm.
-    QSFS_TRY(remove_if_there(data_path(id)));
-    return remove_if_there(sums_path(id));
+    Status removed = remove_if_there(data_path(id));
+    if (removed) removed = remove_if_there(sums_path(id));
+    // A find() may have opened the file before it went, and have shared it by now; one that has not
+    // yet sees that something was removed, and looks again.
+    forget(id);
+    return removed;
   }
 
   Result<std::vector<SegmentId>> list() override {
@@ -359,7 +379,6 @@ class SegmentFilesImpl final : public SegmentFiles {
   std::uint64_t used_bytes() const override { return *used_; }
 
  private:
-  using FilePtr = std::shared_ptr<SegmentFileImpl>;
   struct Open {
     FilePtr file;
     std::uint64_t last_use = 0;
@@ -386,21 +405,36 @@ class SegmentFilesImpl final : public SegmentFiles {
   }
 
   // Completes a file with `load` (without the lock: it reads) and gives it to all; when another
-  // thread was faster, its file.
+  // thread was faster, its file. Stale: something was removed since there had been `removals`.
   template <class Load>
-  Result<std::shared_ptr<SegmentFile>> share(FilePtr segment, const Load& load) QSFS_EXCLUDES(mu_) {
+  Result<Found> share(FilePtr segment, std::optional<std::uint64_t> removals, const Load& load)
+      QSFS_EXCLUDES(mu_) {
     if (const Status loaded = load(*segment); !loaded) {
       segment->uncharge();
       return std::unexpected(loaded.error());
     }
     const MutexLock lock(mu_);
+    if (removals && *removals != removals_) {
+      segment->uncharge();
+      return Found{.is_stale = true};
+    }
     if (const auto found = open_.find(segment->id()); found != open_.end()) {
       segment->uncharge();
-      return std::shared_ptr<SegmentFile>(found->second.file);
+      return Found{.file = found->second.file};
     }
     uncharge_closed_locked(segment->id());
     insert_locked(segment);
-    return std::shared_ptr<SegmentFile>(std::move(segment));
+    return Found{.file = std::move(segment)};
+  }
+
+  void forget(SegmentId id) QSFS_EXCLUDES(mu_) {
+    const MutexLock lock(mu_);
+    ++removals_;
+    if (const auto found = open_.find(id); found != open_.end()) {
+      found->second.file->uncharge();
+      open_.erase(found);
+    }
+    uncharge_closed_locked(id);
   }
 
   void insert_locked(const FilePtr& segment) QSFS_REQUIRES(mu_) {
@@ -445,6 +479,7 @@ class SegmentFilesImpl final : public SegmentFiles {
   // What the files that are not open occupy.
   std::map<SegmentId, std::uint64_t> closed_bytes_ QSFS_GUARDED_BY(mu_);
   std::uint64_t uses_ QSFS_GUARDED_BY(mu_) = 0;
+  std::uint64_t removals_ QSFS_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace

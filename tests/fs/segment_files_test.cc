@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
+#include <utility>
 
 #include "base/crc32c.h"
 #include "base/random.h"
@@ -167,6 +169,49 @@ TEST_F(SegmentFilesTest, ServeASealedFileAfterARestart) {
   // What was reserved and never written is zeros.
   EXPECT_EQ(*read(**file, 12345, 20000 - 12345), Buffer(20000 - 12345));
   EXPECT_EQ(read(**file, 19999, 2).error().code, Errc::kCorruption);
+}
+
+// Runs a hook when a data file was opened, before its caller goes on.
+class HookedDisk final : public Disk {
+ public:
+  explicit HookedDisk(Disk& to) : to_(to) {}
+  Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
+    auto file = to_.open(path, mode);
+    if (file && path.ends_with(".data") && after_open) std::exchange(after_open, nullptr)();
+    return file;
+  }
+  Status remove(const std::string& path) override { return to_.remove(path); }
+  Status rename(const std::string& a, const std::string& b) override { return to_.rename(a, b); }
+  Status link(const std::string& a, const std::string& b) override { return to_.link(a, b); }
+  Status create_directory(const std::string& path) override { return to_.create_directory(path); }
+  Status remove_directory(const std::string& path) override { return to_.remove_directory(path); }
+  Result<std::vector<std::string>> list(const std::string& path) override { return to_.list(path); }
+  Result<FileInfo> stat(const std::string& path) override { return to_.stat(path); }
+  Status sync_directory(const std::string& path) override { return to_.sync_directory(path); }
+  Result<SpaceInfo> space(const std::string& path) override { return to_.space(path); }
+  Result<std::unique_ptr<FileLock>> lock_file(const std::string& path) override {
+    return to_.lock_file(path);
+  }
+
+  std::function<void()> after_open;
+
+ private:
+  Disk& to_;
+};
+
+TEST_F(SegmentFilesTest, AFileThatIsRemovedWhileItIsFoundLeavesNothingBehind) {
+  {
+    const auto file = create(4);
+    ASSERT_TRUE(file->write(0, random_bytes(random_, 9000)));
+    ASSERT_TRUE(file->seal(9000));
+  }
+  HookedDisk disk(disk_);
+  const auto files = SegmentFiles::open(disk, "/log", 64 * kKiB).value();
+  disk.after_open = [&] { EXPECT_TRUE(files->remove(SegmentId{4})); };
+  const auto found = files->find(SegmentId{4});
+  ASSERT_TRUE(found);
+  EXPECT_EQ(*found, nullptr);
+  EXPECT_EQ(files->used_bytes(), 0U);
 }
 
 TEST_F(SegmentFilesTest, SayWhatIsMissing) {
