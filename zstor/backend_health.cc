@@ -84,6 +84,27 @@ void BackendHealth::avoid_locked(MonotonicTime& until, Duration at_least) {
   until = std::max(until, clock_.now() + std::max(cool_down, at_least));
 }
 
+void BackendHealth::judge_read_locked(Duration took) {
+  if (took >= kSlowRead) {
+    fast_reads_in_row_ = 0;
+    if (++slow_reads_in_row_ < kSlowReadsInRow) return;
+    reads_slowly_ = true;
+    if (state_ != BackendState::kHealthy) return;
+    set_state_locked(BackendState::kSlow);
+    last_error_ =
+        "reads take " +
+        std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(took).count()) + " ms";
+    return;
+  }
+  slow_reads_in_row_ = 0;
+  if (took > kFastRead || !reads_slowly_ || ++fast_reads_in_row_ < kSlowReadsInRow) return;
+  reads_slowly_ = false;
+  fast_reads_in_row_ = 0;
+  if (state_ == BackendState::kSlow && clock_.now() >= no_writes_until_) {
+    set_state_locked(BackendState::kHealthy);
+  }
+}
+
 void BackendHealth::note_success(Call call, Duration took) {
   MutexLock lock(mu_);
   note_answer_locked();
@@ -97,11 +118,12 @@ void BackendHealth::note_success(Call call, Duration took) {
       set_state_locked(BackendState::kHealthy);
       no_writes_until_ = {};
     }
+    judge_read_locked(took);
     return;
   }
   writes_.add(took);
   // A late reply of one that was found slow does not make it fast.
-  if (state_ == BackendState::kSlow && clock_.now() < no_writes_until_) return;
+  if (state_ == BackendState::kSlow && (reads_slowly_ || clock_.now() < no_writes_until_)) return;
   no_writes_until_ = {};
   if (state_ != BackendState::kWiped && state_ != BackendState::kCorrupt) {
     set_state_locked(BackendState::kHealthy);
@@ -229,7 +251,7 @@ void BackendHealth::note_probe(const zdb::NamespaceInfo& info,
   // An answer to NSINFO does not take back that a write was late or refused a moment ago.
   if (clock_.now() < no_writes_until_ && state_ != BackendState::kUnreachable) return;
   no_writes_until_ = {};
-  set_state_locked(BackendState::kHealthy);
+  set_state_locked(reads_slowly_ ? BackendState::kSlow : BackendState::kHealthy);
 }
 
 void BackendHealth::note_written(std::uint64_t bytes) {

@@ -33,6 +33,11 @@ inline constexpr Duration kHedgeMax = std::chrono::seconds(2);
 inline constexpr Duration kHedgeDefault = std::chrono::milliseconds(250);
 // The weight of what is known of a backend's speed halves in this time without a read.
 inline constexpr Duration kLatencyHalfLife = std::chrono::seconds(5);
+// Reads in a row that took longer than the first before a backend is called slow, and faster than
+// the second before it no longer is.
+inline constexpr unsigned kSlowReadsInRow = 3;
+inline constexpr Duration kSlowRead = std::chrono::seconds(1);
+inline constexpr Duration kFastRead = std::chrono::milliseconds(500);
 // Shards in a row that were missing, or bad, before the backend is called wiped, or corrupt.
 inline constexpr unsigned kBadShardsInRow = 3;
 
@@ -100,6 +105,8 @@ class BackendHealth {
   };
 
   void set_state_locked(BackendState state) QSFS_REQUIRES(mu_);
+  // Slow, or no longer, by how long reads take.
+  void judge_read_locked(Duration took) QSFS_REQUIRES(mu_);
   // It answered.
   void note_answer_locked() QSFS_REQUIRES(mu_) { down_since_.reset(); }
   void avoid_locked(MonotonicTime& until, Duration at_least) QSFS_REQUIRES(mu_);
@@ -115,6 +122,9 @@ class BackendHealth {
   unsigned missing_in_row_ QSFS_GUARDED_BY(mu_) = 0;
   unsigned bad_in_row_ QSFS_GUARDED_BY(mu_) = 0;
   bool is_wiped_ QSFS_GUARDED_BY(mu_) = false;
+  unsigned slow_reads_in_row_ QSFS_GUARDED_BY(mu_) = 0;
+  unsigned fast_reads_in_row_ QSFS_GUARDED_BY(mu_) = 0;
+  bool reads_slowly_ QSFS_GUARDED_BY(mu_) = false;
   MonotonicTime no_reads_until_ QSFS_GUARDED_BY(mu_){};
   MonotonicTime no_writes_until_ QSFS_GUARDED_BY(mu_){};
   Latency reads_ QSFS_GUARDED_BY(mu_);
