@@ -166,6 +166,10 @@ class ObjectStoreImpl final : public ObjectStore {
     MutexLock lock(setup->core.mu);
     return std::exchange(setup->core.suspects, {});
   }
+  Result<ScanResult> scan(const std::function<bool(const ScanProgress&)>& progress) override {
+    return scan_shards(now()->core, progress);
+  }
+  bool has_shards() override { return zstor::has_shards(now()->core); }
   Status reload(std::shared_ptr<const Config> config) override;
   MetaStore& meta() override { return meta_; }
   void probe() override {

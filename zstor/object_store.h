@@ -23,6 +23,7 @@
 #include "zstor/config.h"
 #include "zstor/manifest.h"
 #include "zstor/meta_store.h"
+#include "zstor/shard_scan.h"
 
 namespace qsfs::zstor {
 
@@ -231,6 +232,14 @@ class ObjectStore {
   virtual Status reload(std::shared_ptr<const Config> /*config*/) {
     return fail(Errc::kUnsupported, "this store keeps its configuration");
   }
+
+  // Finds objects by their shards alone: shard_scan.h. Reads all that the data backends hold.
+  virtual Result<ScanResult> scan(const std::function<bool(const ScanProgress&)>& /*progress*/) {
+    return fail(Errc::kUnsupported, "this store cannot be scanned");
+  }
+  // Whether some data backend that answers holds a shard of this volume: so the volume exists,
+  // whatever the meta backends say. Looks at a few values of each.
+  virtual bool has_shards() { return false; }
 
   virtual MetaStore& meta() = 0;
   // Asks every backend for its state (NSINFO, INFO), in parallel; updates statuses().

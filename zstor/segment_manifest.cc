@@ -10,6 +10,8 @@ namespace {
 constexpr std::string_view kSegmentMagic = "QSSG";
 constexpr std::string_view kCheckpointMagic = "QSCP";
 constexpr std::uint8_t kVersion = 1;
+// With an origin.
+constexpr std::uint8_t kSegmentVersion2 = 2;
 
 Status check_size(const Buffer& bytes, std::string_view noun) {
   if (bytes.size() > kManifestBytesMax) {
@@ -23,7 +25,7 @@ Status check_size(const Buffer& bytes, std::string_view noun) {
 Buffer encode_segment(const SegmentManifest& s, Bytes data, Bytes journal) {
   Buffer bytes;
   ByteWriter out(bytes);
-  write_record_start(out, kSegmentMagic, kVersion);
+  write_record_start(out, kSegmentMagic, s.origin ? kSegmentVersion2 : kVersion);
   out.bytes(s.volume);
   out.varint(s.segment);
   out.varint(s.epoch);
@@ -34,6 +36,7 @@ Buffer encode_segment(const SegmentManifest& s, Bytes data, Bytes journal) {
   write_wall(out, s.last_wall);
   out.varint(s.record_count);
   out.varint(s.live_bytes);
+  if (s.origin) out.bytes(*s.origin);
   // Nothing stands for no data.
   out.sized(data);
   out.sized(journal);
@@ -55,7 +58,8 @@ Result<Buffer> SegmentManifest::encode() const {
 
 Result<SegmentManifest> SegmentManifest::parse(Bytes encoded) {
   ByteReader in(encoded);
-  QSFS_TRY(read_record_start(in, kSegmentMagic, kVersion, "segment manifest"));
+  QSFS_TRY(read_record_start(in, kSegmentMagic, kSegmentVersion2, "segment manifest"));
+  const bool has_origin = encoded[kSegmentMagic.size()] == std::byte{kSegmentVersion2};
   SegmentManifest s;
   read_array(in, s.volume);
   s.segment = in.varint();
@@ -67,6 +71,7 @@ Result<SegmentManifest> SegmentManifest::parse(Bytes encoded) {
   s.last_wall = read_wall(in);
   s.record_count = in.varint();
   s.live_bytes = in.varint();
+  if (has_origin) read_array(in, s.origin.emplace());
   const Bytes data = in.sized();
   const Bytes journal = in.sized();
   if (!in.at_end()) {
@@ -83,6 +88,7 @@ Result<SegmentManifest> SegmentManifest::parse(Bytes encoded) {
 }
 
 Result<crypto::Hash256> SegmentManifest::hash() const {
+  if (origin) return *origin;
   crypto::Hash256 data_hash{};
   if (data) {
     QSFS_ASSIGN(data_hash, data->content_hash());

@@ -31,13 +31,16 @@ struct SegmentManifest {
   WallTime last_wall{};
   std::uint64_t record_count = 0;
   std::uint64_t live_bytes = 0;  // Of the payload, when it was sealed.
+  // The hash of the first form of this manifest, once its objects were stored anew with other
+  // parameters: what the next one holds as `previous` is still this one.
+  std::optional<crypto::Hash256> origin;
 
   // kTooBig, kInvalidArgument: as Manifest::encode().
   [[nodiscard]] Result<Buffer> encode() const;
   // kCorruption for anything that encode() would not write; kUnsupported for a newer version.
   static Result<SegmentManifest> parse(Bytes encoded);
-  // What the next one holds as `previous`: BLAKE2b-256 over everything but where the shards lie, so
-  // that a repair does not break the chain.
+  // What the next one holds as `previous`: `origin` where there is one, else BLAKE2b-256 over
+  // everything but where the shards lie. So neither a repair nor a recoding breaks the chain.
   [[nodiscard]] Result<crypto::Hash256> hash() const;
 };
 
