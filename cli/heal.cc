@@ -7,7 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/control_client.h"
+#include "cli/mount.h"
 #include "cli/progress.h"
+#include "cli/target.h"
 #include "cli/units.h"
 
 namespace qsfs::cli {
@@ -20,6 +22,8 @@ struct HealArguments {
   bool wait = false;
   bool read_data = false;
   bool rebuild_manifests = false;
+  bool recode = false;
+  bool cancel_recode = false;
   bool pause = false;
   bool resume = false;
   bool cancel = false;
@@ -78,9 +82,17 @@ class Lines {
 
 std::string describe_repair(const json& line) {
   const json repair = line.value("repair", json::object());
-  return fmt::format("repair: {} objects queued, {} shards rebuilt, {} backends being looked at",
+  const json recode = line.value("recode", json::object());
+  const std::string recoding =
+      text(recode, "state") == "idle" || recode.empty()
+          ? ""
+          : fmt::format("; recode {}: {} of {} segments, {} objects ({}) stored anew",
+                        text(recode, "state"), number(recode, "segments_done"),
+                        number(recode, "segments_total"), number(recode, "objects_recoded"),
+                        human_bytes(number(recode, "bytes_recoded")));
+  return fmt::format("repair: {} objects queued, {} shards rebuilt, {} backends being looked at{}",
                      number(repair, "queued"), number(repair, "shards_rebuilt"),
-                     number(repair, "backends_checking"));
+                     number(repair, "backends_checking"), recoding);
 }
 
 std::string describe_scrub(const json& line) {
@@ -130,15 +142,18 @@ void print_standing(Session& session, const std::string& body,
 }
 
 void repair(const HealArguments& arguments, Session& session) {
+  const std::string what = arguments.recode          ? "recode=1"
+                           : arguments.cancel_recode ? "cancel-recode=1"
+                                                     : "start=1";
   if (!arguments.wait) {
     std::string body;
-    if (call(session, arguments, "/repair", nullptr, &body)) {
+    if (call(session, arguments, "/repair?" + what, nullptr, &body)) {
       print_standing(session, body, describe_repair);
     }
     return;
   }
   Lines lines(session, describe_repair);
-  if (!call(session, arguments, "/repair?wait=1", &lines, nullptr)) return;
+  if (!call(session, arguments, "/repair?wait=1&" + what, &lines, nullptr)) return;
   const auto last = lines.finish("repaired");
   if (!last) return;
   const std::uint64_t degraded = number(*last, "degraded") + number(*last, "lost");
@@ -155,6 +170,16 @@ void repair(const HealArguments& arguments, Session& session) {
                degraded, number(*last, "lost"));
   }
   if (degraded > 0) session.exit = ExitCode::kNotAllSafe;
+  if (!arguments.recode) return;
+  const bool is_recoded = last->value("recoded", false);
+  if (!session.json && is_recoded) {
+    fmt::print(session.out, "Every object is as the configuration has it; {} were stored anew.\n",
+               number(*last, "objects_recoded"));
+  } else if (!session.json) {
+    fmt::print(session.out, "Not every object could be stored anew: {}. It is tried again.\n",
+               text(*last, "last_error"));
+  }
+  if (!is_recoded) session.exit = ExitCode::kNotAllSafe;
 }
 
 void scrub(const HealArguments& arguments, Session& session) {
@@ -185,7 +210,33 @@ void scrub(const HealArguments& arguments, Session& session) {
   if (bad > 0) session.exit = ExitCode::kNotAllSafe;
 }
 
+// The volume is not mounted: the manifests are made again from the shards, by qsfs-fs, which knows
+// what an archive is made of. Returns only when there is something to report.
+void rebuild_unmounted(const HealArguments& arguments, Session& session) {
+  MountArguments rebuild{.config_path = arguments.target};
+  rebuild.rebuild_manifests = true;
+  rebuild.json = session.json;
+  session.report(ExitCode::kFailed, become_qsfs_fs(rebuild, session).message());
+}
+
+// TARGET is a configuration, and nobody runs its volume here.
+bool is_unmounted_config(Session& session, const HealArguments& arguments) {
+  const auto info = session.disk.stat(arguments.target);
+  if (!info || info->is_directory) return false;
+  const auto mounts = read_mounts(session);
+  if (!mounts) return false;
+  const auto target = resolve_target(arguments.target, *mounts, session.disk);
+  // Without a data directory in it, it cannot say where the volume would run; or it is wrong, which
+  // whoever reads it next will say.
+  if (!target) return true;
+  const auto answer = call_volume(*target, {.path = "/status"});
+  return !answer && answer.error().code == Errc::kUnavailable;
+}
+
 void check(const HealArguments& arguments, Session& session) {
+  if (arguments.rebuild_manifests && is_unmounted_config(session, arguments)) {
+    return rebuild_unmounted(arguments, session);
+  }
   std::string path = "/check?start=1";
   if (arguments.read_data) path += "&read-data=1";
   if (arguments.rebuild_manifests) path += "&rebuild-manifests=1";
@@ -226,6 +277,13 @@ void register_heal(CLI::App& app, Session& session) {
   const auto [repair_command, repair_arguments] =
       add("repair", "Rebuild shards that are missing, now", repair);
   repair_command->add_flag("--wait", repair_arguments->wait, "Until nothing is left to repair");
+  repair_command->add_flag("--recode", repair_arguments->recode,
+                           "Also store objects anew whose shard counts, groups or cipher are not "
+                           "those of the configuration");
+  repair_command
+      ->add_flag("--cancel-recode", repair_arguments->cancel_recode,
+                 "End a --recode that is under way")
+      ->excludes("--recode");
   const auto [scrub_command, scrub_arguments] =
       add("scrub", "Look at every shard, now, and make good what is bad", scrub);
   scrub_command->add_flag("--wait", scrub_arguments->wait, "Until it is done");
@@ -247,7 +305,8 @@ void register_heal(CLI::App& app, Session& session) {
   check_command->add_flag("--read-data", check_arguments->read_data,
                           "Fetch and verify every shard");
   check_command->add_flag("--rebuild-manifests", check_arguments->rebuild_manifests,
-                          "Put manifests that the meta backends lack there again");
+                          "Put manifests that the meta backends lack there again; of a volume that "
+                          "is not mounted (TARGET is its configuration) from the shards alone");
 }
 
 }  // namespace qsfs::cli

@@ -15,7 +15,8 @@ namespace {
 
 constexpr const char* kProgram = "qsfs-fs";
 
-// Returns only when the program could not be started.
+}  // namespace
+
 Error become_qsfs_fs(const MountArguments& arguments, Session& session) {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -33,8 +34,6 @@ Error become_qsfs_fs(const MountArguments& arguments, Session& session) {
   return fail_errno(reason, "cannot start " + program + where).error();
 }
 
-}  // namespace
-
 std::vector<std::string> qsfs_fs_command_line(const MountArguments& arguments) {
   std::vector<std::string> words{kProgram, "--config", arguments.config_path};
   const auto add = [&](const char* name, const std::string& value) {
@@ -45,9 +44,15 @@ std::vector<std::string> qsfs_fs_command_line(const MountArguments& arguments) {
   if (arguments.read_only) words.emplace_back("--read-only");
   if (arguments.recover) words.emplace_back("--recover");
   if (arguments.strict) words.emplace_back("--strict");
+  add("--receipt", arguments.receipt);
   add("--log-level", arguments.log_level);
   add("--log-file", arguments.log_file);
   for (const std::string& option : arguments.options) add("-o", option);
+  if (arguments.rebuild_manifests) {
+    words.emplace_back("--rebuild-manifests");
+    if (arguments.json) words.emplace_back("--json");
+    return words;
+  }
   // A mount point may begin with a dash.
   words.insert(words.end(), {"--", arguments.mountpoint});
   return words;
@@ -70,6 +75,8 @@ void register_mount(CLI::App& app, Session& session) {
   command->add_flag("--read-only", arguments->read_only, "Mount read-only");
   command->add_flag("--recover", arguments->recover,
                     "The volume must come from the backends, into an empty data directory");
+  command->add_option("--receipt", arguments->receipt,
+                      "With --recover: the receipt that status printed; an older state is refused");
   command->add_flag("--strict", arguments->strict, "Refuse a configuration that others can read");
   command->add_option("--log-level", arguments->log_level, "debug, info, warn, error or off");
   command->add_option("--log-file", arguments->log_file,

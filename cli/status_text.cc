@@ -118,9 +118,22 @@ void add_state(std::string& out, const Reader& document) {
   const Reader objects = document.at("objects");
   add(out, "  objects   {} archived: {} healthy, {} degraded, {} lost\n", objects.count("total"),
       objects.count("healthy"), objects.count("degraded"), objects.count("lost"));
+  const Reader repair = document.at("repair");
+  if (const std::string state = repair.text("state"); !state.empty() && state != "idle") {
+    add(out, "  repair    {}: {} objects queued, {} shards rebuilt\n", state,
+        repair.count("queued"), repair.count("shards_rebuilt"));
+  }
+  const Reader recode = document.at("recode");
+  if (const std::string state = recode.text("state"); !state.empty() && state != "idle") {
+    const std::string why = recode.text("last_error");
+    add(out, "  recode    {}: {} of {} segments, {} objects ({}) stored anew{}\n", state,
+        recode.count("segments_done"), recode.count("segments_total"),
+        recode.count("objects_recoded"), human_bytes(recode.count("bytes_recoded")),
+        why.empty() ? "" : "; " + why);
+  }
   const Reader receipt = document.at("receipt");
   if (const auto generation = receipt.number("generation")) {
-    add(out, "  receipt   generation {}, {}\n", *generation, receipt.text("hash"));
+    add(out, "  receipt   {}:{}\n", *generation, receipt.text("hash"));
   }
 }
 
@@ -192,6 +205,8 @@ void add_next(std::string& out, const Reader& document) {
         target, config, target);
   } else if (is_a_backend_bad) {
     add(out, "\nNext: qsfs backend test --config {}\n", config);
+  } else if (document.at("objects").count("degraded") > 0) {
+    add(out, "\nNext: qsfs repair --wait {}\n", target);
   } else if (document.at("archive").count("behind_bytes") > 0) {
     add(out, "\nNext: qsfs sync --remote {}, to wait until the backends hold everything\n", target);
   } else if (verdict == "ok") {

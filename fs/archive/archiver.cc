@@ -7,21 +7,10 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "fs/archive/checkpoint.h"
+#include "fs/archive/log_object.h"
 
 namespace qsfs::fs {
 namespace {
-
-// What an object of the log is; part of its id.
-enum class ObjectKind : std::uint8_t { kData = 1, kJournal = 2, kCheckpoint = 3 };
-
-zstor::ObjectId object_id(ObjectKind kind, std::uint64_t epoch, SegmentId segment) {
-  zstor::ObjectId id;
-  id.bytes[0] = static_cast<std::byte>(kind);
-  // Two machines that both believe to own the volume never write to the same object.
-  store_be(id.bytes.data() + 4, static_cast<std::uint64_t>(epoch));
-  store_be(id.bytes.data() + 12, number(segment));
-  return id;
-}
 
 std::string segment_text(SegmentId id) { return "segment " + std::to_string(number(id)); }
 
@@ -98,7 +87,8 @@ Result<std::unique_ptr<Archiver>> Archiver::open(const ArchiverOptions& options,
                   segment_text(last_archived) + " is archived but has no manifest");
     }
     QSFS_ASSIGN(const zstor::SegmentManifest manifest, zstor::SegmentManifest::parse(*encoded));
-    QSFS_ASSIGN(archiver->tip_hash_, manifest.hash());
+    archiver->tip_.segment = number(last_archived);
+    QSFS_ASSIGN(archiver->tip_.hash, manifest.hash());
   }
   return archiver;
 }
@@ -117,12 +107,14 @@ void Archiver::on_seal(const SealedSegment& sealed, MutationBatch& mutations) {
     log_bytes_since_checkpoint_ += sealed.data_bytes + sealed.journal_bytes;
     const std::uint64_t due = std::max(options_.checkpoint_log_bytes,
                                        options_.checkpoint_factor * last_checkpoint_bytes_);
-    if (log_bytes_since_checkpoint_ >= due && !checkpoint_ && fenced_.empty()) {
+    if ((log_bytes_since_checkpoint_ >= due || is_checkpoint_asked_) && !checkpoint_ &&
+        fenced_.empty()) {
       // The store stands exactly at the end of this segment: the record that says so comes next.
       auto snapshot = parts_.meta.snapshot();
       if (snapshot) {
         checkpoint_.emplace(Checkpoint{.segment = sealed.id, .snapshot = std::move(*snapshot)});
         log_bytes_since_checkpoint_ = 0;
+        is_checkpoint_asked_ = false;
       } else {
         last_error_ = snapshot.error().message();
       }
@@ -137,24 +129,31 @@ bool Archiver::is_stopping() const {
 }
 
 Result<zstor::Head> Archiver::hold_head() {
-  auto head = parts_.ownership.hold(parts_.store.meta(), parts_.clock);
-  if (head || head.error().code != Errc::kReadOnly) return head;
+  ChainEnd known;
+  {
+    MutexLock lock(mu_);
+    known = tip_;
+  }
+  auto head = parts_.ownership.hold(parts_.store.meta(), parts_.clock, known);
+  if (!head && head.error().code == Errc::kReadOnly) note_fenced(head.error());
+  return head;
+}
+
+void Archiver::note_fenced(const Error& error) {
   bool is_news = false;
   {
     MutexLock lock(mu_);
     is_news = fenced_.empty();
-    fenced_ = head.error().message();
+    fenced_ = error.message();
   }
-  if (is_news) {
-    QSFS_LOG_ERROR("archive: {}", head.error().message());
-    parts_.on_fenced(head.error().context);
-    changed_.notify_all();
-  }
-  return head;
+  if (!is_news) return;
+  QSFS_LOG_ERROR("archive: {}", error.message());
+  parts_.on_fenced(error.context);
+  changed_.notify_all();
 }
 
 Result<zstor::Manifest> Archiver::put_verified(zstor::Source& source,
-                                               const zstor::PutOptions& options) {
+                                               const zstor::PutOptions& options, bool is_whole) {
   QSFS_ASSIGN(zstor::Manifest manifest, parts_.store.put(source, options));
   failpoint("archive.after_put");
   QSFS_ASSIGN(zstor::VerifyReport report, parts_.store.verify(manifest, zstor::VerifyMode::kCheck));
@@ -162,13 +161,44 @@ Result<zstor::Manifest> Archiver::put_verified(zstor::Source& source,
     QSFS_ASSIGN(report, parts_.store.repair(manifest, zstor::VerifyMode::kCheck));
   }
   failpoint("archive.after_verify");
-  if (!manifest.stripes.empty() && report.good_shards_min < shards_required(manifest)) {
-    return fail(Errc::kUnavailable,
-                options.label + ": only " + std::to_string(report.good_shards_min) + " of " +
-                    std::to_string(manifest.total_shards) + " shards were verified, " +
-                    std::to_string(shards_required(manifest)) + " are needed");
+  const unsigned required = is_whole ? manifest.total_shards : shards_required(manifest);
+  if (manifest.stripes.empty() || report.good_shards_min >= required) return manifest;
+  if (is_whole) {
+    // Nothing names it, and nothing will. What cannot be deleted now stays as garbage.
+    const auto remaining = parts_.store.remove(manifest);
+    if (!remaining) return std::unexpected(remaining.error());
   }
-  return manifest;
+  return fail(Errc::kUnavailable,
+              options.label + ": only " + std::to_string(report.good_shards_min) + " of " +
+                  std::to_string(manifest.total_shards) + " shards were verified, " +
+                  std::to_string(required) + " are needed");
+}
+
+Result<std::optional<zstor::Manifest>> Archiver::put_from_disk(
+    SegmentId segment, bool is_journal, const zstor::Manifest& known,
+    const std::function<bool()>& cancelled) {
+  const auto head = hold_head();
+  if (!head) return std::unexpected(head.error());
+  const zstor::PutOptions options{.id = known.id,
+                                  .generation = parts_.ownership.next_generation(),
+                                  .label = known.label,
+                                  .cancelled = cancelled};
+  std::optional<zstor::Manifest> stored;
+  if (is_journal) {
+    const auto journal = parts_.log.read_journal(segment);
+    if (!journal && journal.error().code != Errc::kNotFound) {
+      return std::unexpected(journal.error());
+    }
+    if (!journal || journal->size() != known.size) return std::nullopt;
+    BytesSource source(*journal);
+    QSFS_ASSIGN(stored, put_verified(source, options));
+    return stored;
+  }
+  QSFS_ASSIGN(std::shared_ptr<SegmentFile> file, parts_.files.find(segment));
+  if (file == nullptr) return std::nullopt;
+  SegmentSource source(std::move(file), known.size);
+  QSFS_ASSIGN(stored, put_verified(source, options));
+  return stored;
 }
 
 Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::find_published(SegmentId id,
@@ -180,7 +210,18 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::find_published(Segment
   const bool is_ours = manifest.epoch == parts_.ownership.epoch() &&
                        manifest.journal.size == row.journal_bytes &&
                        (manifest.data ? manifest.data->size : 0) == row.data_bytes;
-  if (!is_ours) return nullptr;
+  if (!is_ours) {
+    // Published by the owner before, after this directory was recovered; or by this one, and then
+    // it was set back. To write another over it would lose what was archived.
+    const Error error = fail(Errc::kReadOnly,
+                             segment_text(id) +
+                                 " is archived with another content than this data directory "
+                                 "has; copy what was written here from this mount, then mount with "
+                                 "--recover and an empty data directory")
+                            .error();
+    note_fenced(error);
+    return std::unexpected(error);
+  }
   return std::make_shared<zstor::SegmentManifest>(std::move(manifest));
 }
 
@@ -196,14 +237,16 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::upload(SegmentId id,
   manifest->epoch = epoch;
   const auto cancelled = [this] { return is_stopping(); };
 
+  const LogObject data_object{.kind = ObjectKind::kData, .epoch = epoch, .segment = id};
+  const LogObject journal_object{.kind = ObjectKind::kJournal, .epoch = epoch, .segment = id};
   if (row.data_bytes > 0) {
     QSFS_ASSIGN(std::shared_ptr<SegmentFile> file, parts_.files.find(id));
     if (file == nullptr) return fail(Errc::kCorruption, segment_text(id) + " has no data file");
     SegmentSource source(std::move(file), row.data_bytes);
     QSFS_ASSIGN(manifest->data,
-                put_verified(source, {.id = object_id(ObjectKind::kData, epoch, id),
+                put_verified(source, {.id = data_object.id(),
                                       .generation = parts_.ownership.next_generation(),
-                                      .label = segment_text(id) + " data",
+                                      .label = data_object.label(),
                                       .cancelled = cancelled}));
   }
 
@@ -218,9 +261,9 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::upload(SegmentId id,
   }));
   BytesSource source(journal);
   QSFS_ASSIGN(manifest->journal,
-              put_verified(source, {.id = object_id(ObjectKind::kJournal, epoch, id),
+              put_verified(source, {.id = journal_object.id(),
                                     .generation = parts_.ownership.next_generation(),
-                                    .label = segment_text(id) + " journal",
+                                    .label = journal_object.label(),
                                     .cancelled = cancelled}));
   return manifest;
 }
@@ -228,10 +271,18 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::upload(SegmentId id,
 Status Archiver::publish(SegmentId id, const SegmentRow& row, zstor::SegmentManifest& manifest,
                          bool adopted) {
   QSFS_ASSIGN(zstor::Head head, hold_head());
+  {
+    MutexLock lock(mu_);
+    if (!head.tip && tip_.segment != 0) {
+      // All that was published is gone: it comes back first, or this would stand behind a hole.
+      chain_checked_ = false;
+      return fail(Errc::kUnavailable, "the meta backends have lost the head of the volume");
+    }
+  }
   if (!adopted) {
     {
       MutexLock lock(mu_);
-      manifest.previous = tip_hash_;
+      manifest.previous = tip_.hash;
     }
     QSFS_ASSIGN(const Buffer encoded, manifest.encode());
     failpoint("archive.before_manifest");
@@ -245,7 +296,8 @@ Status Archiver::publish(SegmentId id, const SegmentRow& row, zstor::SegmentMani
   QSFS_ASSIGN(const crypto::Hash256 hash, manifest.hash());
   {
     MutexLock lock(mu_);
-    tip_hash_ = hash;
+    tip_.segment = number(id);
+    tip_.hash = hash;
   }
   if (!head.tip || head.tip->segment < number(id)) {
     head.tip = zstor::Head::Tip{.segment = number(id), .hash = hash};
@@ -300,11 +352,12 @@ Status Archiver::upload_checkpoint() {
   CheckpointSource source(std::move(checkpoint->snapshot));
   checkpoint->generation = parts_.ownership.next_generation();
   const SegmentId segment = checkpoint->segment;
-  auto object = put_verified(
-      source, {.id = object_id(ObjectKind::kCheckpoint, parts_.ownership.epoch(), segment),
-               .generation = checkpoint->generation,
-               .label = "checkpoint after " + segment_text(segment),
-               .cancelled = [this] { return is_stopping(); }});
+  const LogObject named{
+      .kind = ObjectKind::kCheckpoint, .epoch = parts_.ownership.epoch(), .segment = segment};
+  auto object = put_verified(source, {.id = named.id(),
+                                      .generation = checkpoint->generation,
+                                      .label = named.label(),
+                                      .cancelled = [this] { return is_stopping(); }});
   if (!object) {
     // Its snapshot is spent: the next seal takes another.
     MutexLock lock(mu_);

@@ -123,6 +123,22 @@ class Archiver {
   Result<std::optional<zstor::CheckpointManifest>> checkpoint_manifest();
   // As republish(). kConflict: the head names another one by now.
   Status republish_checkpoint(const zstor::CheckpointManifest& moved) QSFS_EXCLUDES(mu_);
+  // Stores an object of an archived segment anew, as the configuration has it by now; each of its
+  // shards was seen on its backend when this returns success. kUnavailable when some were not: they
+  // are then deleted. REQUIRES: an object of the same id.
+  Result<zstor::Manifest> put_anew(const zstor::Manifest& object,
+                                   const std::function<bool()>& cancelled);
+  // The same from this disk, for an object that the backends have lost: `known` is its manifest,
+  // and the new one has another generation. Nullopt: the disk does not have its bytes any more.
+  Result<std::optional<zstor::Manifest>> put_from_disk(SegmentId segment, bool is_journal,
+                                                       const zstor::Manifest& known,
+                                                       const std::function<bool()>& cancelled);
+  // What the meta backends have lost of the head, or show an older state of, as far as this machine
+  // knows better; true: it was written. A checkpoint that is nowhere by now is left out, and
+  // another one asked for. kReadOnly: another machine owns the volume.
+  Result<bool> restore_head();
+  // The next seal takes a checkpoint, whatever was logged since the last one.
+  void request_checkpoint() QSFS_EXCLUDES(mu_);
   // True once, after a segment was archived with shards missing.
   bool take_degraded() { return degraded_news_.exchange(false); }
 
@@ -151,7 +167,9 @@ class Archiver {
   Result<std::shared_ptr<zstor::SegmentManifest>> upload(SegmentId id, const SegmentRow& row);
   Result<std::shared_ptr<zstor::SegmentManifest>> find_published(SegmentId id,
                                                                  const SegmentRow& row);
-  Result<zstor::Manifest> put_verified(zstor::Source& source, const zstor::PutOptions& options);
+  // `is_whole`: every shard is needed; else the safety margin will do.
+  Result<zstor::Manifest> put_verified(zstor::Source& source, const zstor::PutOptions& options,
+                                       bool is_whole = false);
   Status publish(SegmentId id, const SegmentRow& row, zstor::SegmentManifest& manifest,
                  bool adopted);
   Status record_archived(SegmentId id, const SegmentRow& row,
@@ -164,6 +182,8 @@ class Archiver {
   // or else again. The head may lag; but backends that were rolled back, or lost everything, while
   // nobody watched lack manifests, and a newer one would not be found by a recovery.
   Status restore_chain() QSFS_EXCLUDES(mu_);
+  // This machine may not archive any more.
+  void note_fenced(const Error& error) QSFS_EXCLUDES(mu_);
   // Records where the shards of a segment lie, and forgets what was cached of that.
   Status record_moved(SegmentId segment, const zstor::SegmentManifest& moved,
                       std::optional<std::uint64_t> generation, MutationBatch& with)
@@ -189,11 +209,13 @@ class Archiver {
   std::string fenced_ QSFS_GUARDED_BY(mu_);
   std::map<SegmentId, Queued> queue_ QSFS_GUARDED_BY(mu_);
   SegmentId watermark_ QSFS_GUARDED_BY(mu_){1};
-  crypto::Hash256 tip_hash_ QSFS_GUARDED_BY(mu_){};
+  // The last segment that is archived.
+  ChainEnd tip_ QSFS_GUARDED_BY(mu_){};
   std::uint64_t archived_count_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t degraded_count_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t bytes_archived_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t log_bytes_since_checkpoint_ QSFS_GUARDED_BY(mu_) = 0;
+  bool is_checkpoint_asked_ QSFS_GUARDED_BY(mu_) = false;
   std::uint64_t last_checkpoint_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   SegmentId last_checkpoint_segment_ QSFS_GUARDED_BY(mu_){0};
   std::optional<Checkpoint> checkpoint_ QSFS_GUARDED_BY(mu_);

@@ -8,7 +8,9 @@
 namespace qsfs::fs {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x314f5351;  // "QSO1"
+constexpr std::uint32_t kMagic = 0x324f5351;    // "QSO2"
+constexpr std::uint32_t kMagicV1 = 0x314f5351;  // "QSO1": without flags.
+constexpr std::uint8_t kFlagRecovered = 1;
 constexpr std::uint64_t kOwnerFileSizeMax = 4096;
 // A generation is epoch (24 bits), start (20 bits), counter (20 bits).
 constexpr unsigned kCounterBits = 20;
@@ -23,6 +25,7 @@ Buffer Ownership::encode(const State& state) {
   writer.bytes(state.nonce);
   writer.le(state.epoch);
   writer.le(state.starts);
+  writer.le(state.is_recovered ? kFlagRecovered : std::uint8_t{0});
   writer.le(crc32c(out));
   return out;
 }
@@ -34,8 +37,9 @@ Result<Ownership::State> Ownership::parse(Bytes encoded) {
   const Bytes nonce = in.bytes(state.nonce.size());
   state.epoch = in.le<std::uint64_t>();
   state.starts = in.le<std::uint64_t>();
+  const auto flags = magic == kMagicV1 ? std::uint8_t{0} : in.le<std::uint8_t>();
   const auto crc = in.le<std::uint32_t>();
-  if (!in.at_end() || magic != kMagic ||
+  if (!in.at_end() || (magic != kMagic && magic != kMagicV1) || flags > kFlagRecovered ||
       crc != crc32c(encoded.first(encoded.size() - sizeof crc))) {
     return fail(
         Errc::kCorruption,
@@ -43,6 +47,7 @@ Result<Ownership::State> Ownership::parse(Bytes encoded) {
         "machine mounts it)");
   }
   std::ranges::copy(nonce, state.nonce.begin());
+  state.is_recovered = flags == kFlagRecovered;
   return state;
 }
 
@@ -52,7 +57,7 @@ Status Ownership::save(const State& state) {
 
 Result<std::unique_ptr<Ownership>> Ownership::open(Disk& disk, Random& random,
                                                    const std::string& data_dir,
-                                                   const zstor::Uuid& volume) {
+                                                   const zstor::Uuid& volume, bool is_recovered) {
   auto made = std::unique_ptr<Ownership>(new Ownership(disk, data_dir + "/owner", volume));
   State state;
   auto content = read_whole_file(disk, made->path_, kOwnerFileSizeMax);
@@ -66,6 +71,7 @@ Result<std::unique_ptr<Ownership>> Ownership::open(Disk& disk, Random& random,
     return std::unexpected(std::move(content).error());
   }
   ++state.starts;
+  state.is_recovered |= is_recovered;
   QSFS_TRY(made->save(state));
   MutexLock lock(made->mu_);
   made->state_ = state;
@@ -89,15 +95,42 @@ std::optional<zstor::Head> Ownership::last_head() const {
   return head_;
 }
 
-Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock) {
+Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock, const ChainEnd& known) {
   while (true) {
     // Each further turn needs a claim of this process to have begun or ended in between.
-    QSFS_ASSIGN(std::optional<zstor::Head> head, try_hold(meta, clock));
+    QSFS_ASSIGN(std::optional<zstor::Head> head, try_hold(meta, clock, known));
     if (head) return std::move(*head);
   }
 }
 
-Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, Clock& clock) {
+Status Ownership::check_may_follow(zstor::MetaStore& meta, const zstor::Head& head,
+                                   bool is_recovered, const ChainEnd& known) const {
+  constexpr std::string_view kRemedy =
+      "copy what was written here from this mount, then mount with --recover and an empty data "
+      "directory";
+  if (!is_recovered && known.segment == 0) {
+    return fail(Errc::kReadOnly,
+                "this data directory holds a new volume, but the backends already "
+                "hold one of this configuration (epoch " +
+                    std::to_string(head.epoch) + "), which is left as it is; " +
+                    std::string(kRemedy));
+  }
+  // The head may lag behind the chain, and the other way round nothing is lost.
+  bool is_same = !head.tip || head.tip->segment < known.segment ||
+                 (head.tip->segment == known.segment && head.tip->hash == known.hash);
+  if (is_same) {
+    QSFS_ASSIGN(const auto next, meta.get(zstor::segment_name(volume_, known.segment + 1)));
+    is_same = !next;
+  }
+  if (is_same) return {};
+  return fail(Errc::kReadOnly,
+              "another machine has archived more of this volume since this data "
+              "directory was recovered (up to segment " +
+                  std::to_string(known.segment) + "); " + std::string(kRemedy));
+}
+
+Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, Clock& clock,
+                                                       const ChainEnd& known) {
   State state;
   // What was stored before the load must be seen by it; what another thread stores meanwhile need
   // not be.
@@ -112,12 +145,18 @@ Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, C
     if (head->generation < known_generation) {
       return fail(Errc::kReadOnly, "the meta backends were rolled back to generation " +
                                        std::to_string(head->generation) +
-                                       " of the head; this machine wrote " +
-                                       std::to_string(known_generation));
+                                       " of the head; this machine has seen " +
+                                       std::to_string(known_generation) +
+                                       "; qsfs check --rebuild-manifests writes what it knows");
     }
     MutexLock lock(mu_);
     if (!head_ || head_->generation <= head->generation) head_ = head;
     return head;
+  }
+  Status may_follow;
+  // One that names us is a claim of ours that this disk did not live to remember.
+  if (state.epoch == 0 && head && head->owner != state.nonce) {
+    may_follow = check_may_follow(meta, *head, state.is_recovered, known);
   }
   {
     MutexLock lock(mu_);
@@ -130,7 +169,8 @@ Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, C
       return fail(Errc::kReadOnly,
                   "another machine has taken over this volume (epoch " +
                       std::to_string(head->epoch) + ", ours is " + std::to_string(state.epoch) +
-                      "); what is not archived here is kept in the data directory");
+                      "); what is not archived here is kept in the data directory: copy it from "
+                      "this mount, which still reads, before you mount an empty data directory");
     }
     if (state.epoch != 0 && head) {
       return fail(Errc::kReadOnly, "the backends hold an older state of this volume (epoch " +
@@ -138,6 +178,7 @@ Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, C
                                        ") than this machine has written (" +
                                        std::to_string(state.epoch) + "): they were rolled back");
     }
+    QSFS_TRY(std::move(may_follow));
     is_claiming_ = true;
   }
   auto claimed = claim(meta, head, clock);
@@ -179,6 +220,45 @@ Result<zstor::Head> Ownership::claim(zstor::MetaStore& meta,
     return std::unexpected(std::move(done).error());
   }
   return *head_;
+}
+
+Result<bool> Ownership::restore(zstor::MetaStore& meta, Clock& clock, const ChainEnd& known,
+                                bool checkpoint_gone) {
+  State state;
+  std::uint64_t seen = 0;
+  {
+    MutexLock lock(mu_);
+    state = state_;
+    if (head_) seen = head_->generation;
+  }
+  if (state.epoch == 0) return fail(Errc::kReadOnly, "this data directory never owned the volume");
+  auto found = zstor::load_head(meta, volume_);
+  // One that nobody can read any more is as good as none.
+  if (!found && found.error().code != Errc::kCorruption) return std::unexpected(found.error());
+  zstor::Head head;
+  if (found && *found) {
+    head = std::move(**found);
+    if (head.epoch > state.epoch || (head.epoch == state.epoch && head.owner != state.nonce)) {
+      return fail(Errc::kReadOnly, "another machine has taken over this volume");
+    }
+    const bool lags = !head.tip || head.tip->segment < known.segment;
+    if (head.epoch == state.epoch && head.generation >= seen && !checkpoint_gone && !lags) {
+      return false;
+    }
+  } else {
+    head.first_segment = 1;
+    head.created = clock.wall();
+  }
+  head.volume = volume_;
+  head.epoch = state.epoch;
+  head.owner = state.nonce;
+  head.generation = std::max(head.generation, seen);
+  if (checkpoint_gone) head.checkpoint.reset();
+  if (!head.tip || head.tip->segment < known.segment) {
+    head.tip = zstor::Head::Tip{.segment = known.segment, .hash = known.hash};
+  }
+  QSFS_TRY(update(meta, head, clock));
+  return true;
 }
 
 Status Ownership::update(zstor::MetaStore& meta, zstor::Head head, Clock& clock) {

@@ -16,22 +16,39 @@
 
 namespace qsfs::fs {
 
+// What a data directory knows of the archive: how far the history that it holds goes there.
+struct ChainEnd {
+  std::uint64_t segment = 0;  // The last that is archived; 0: none.
+  crypto::Hash256 hash{};     // Of its manifest.
+};
+
 // Thread-safe. What it must remember is in the file `owner` of the data directory: nonce, epoch,
-// and the number of starts (so that generations never repeat, whatever a crash forgot).
+// and the number of starts (so that generations never repeat, whatever a crash forgot), and whether
+// the directory was recovered from the backends.
 class Ownership {
  public:
-  // Reads or makes the file, and counts this start. `disk` and `random` are borrowed only here.
+  // Reads or makes the file, and counts this start. `is_recovered`: what the directory holds was
+  // read from the backends, just now; it is remembered. `disk` is borrowed, `random` only here.
   static Result<std::unique_ptr<Ownership>> open(Disk& disk, Random& random,
                                                  const std::string& data_dir,
-                                                 const zstor::Uuid& volume);
+                                                 const zstor::Uuid& volume,
+                                                 bool is_recovered = false);
 
   // The head if it is ours; claims it when there is none, or when this directory never owned the
-  // volume. kReadOnly: another machine has claimed the volume since. kUnavailable: too few meta
-  // backends answer.
-  Result<zstor::Head> hold(zstor::MetaStore& meta, Clock& clock) QSFS_EXCLUDES(mu_);
+  // volume and holds all of its archived history, `known` being how far it goes. kReadOnly: another
+  // machine has claimed the volume since, or has archived what this directory does not hold, or the
+  // backends were rolled back. kUnavailable: too few meta backends answer.
+  Result<zstor::Head> hold(zstor::MetaStore& meta, Clock& clock, const ChainEnd& known)
+      QSFS_EXCLUDES(mu_);
 
   // Stores a head that hold() returned and the caller changed (tip, checkpoint).
   Status update(zstor::MetaStore& meta, zstor::Head head, Clock& clock) QSFS_EXCLUDES(mu_);
+
+  // Writes the head anew where the meta backends have none, or an older one than was seen, or where
+  // its checkpoint is `checkpoint_gone`; true: it did. kReadOnly: it is another machine's.
+  // REQUIRES: this directory has owned the volume.
+  Result<bool> restore(zstor::MetaStore& meta, Clock& clock, const ChainEnd& known,
+                       bool checkpoint_gone) QSFS_EXCLUDES(mu_);
 
   // Greater than every one that this directory handed out before, in this life or a former one.
   std::uint64_t next_generation() QSFS_EXCLUDES(mu_);
@@ -44,13 +61,17 @@ class Ownership {
     zstor::OwnerNonce nonce{};
     std::uint64_t epoch = 0;  // 0: never claimed.
     std::uint64_t starts = 0;
+    bool is_recovered = false;
   };
 
   Ownership(Disk& disk, std::string path, const zstor::Uuid& volume)
       : disk_(disk), path_(std::move(path)), volume_(volume) {}
   // One answer to hold(); nullopt: the claim has changed meanwhile, ask again.
-  Result<std::optional<zstor::Head>> try_hold(zstor::MetaStore& meta, Clock& clock)
-      QSFS_EXCLUDES(mu_);
+  Result<std::optional<zstor::Head>> try_hold(zstor::MetaStore& meta, Clock& clock,
+                                              const ChainEnd& known) QSFS_EXCLUDES(mu_);
+  // Whether a directory that never owned the volume may go on where `head` ends.
+  Status check_may_follow(zstor::MetaStore& meta, const zstor::Head& head, bool is_recovered,
+                          const ChainEnd& known) const;
   // Makes the volume ours, `found` being its head. REQUIRES: is_claiming_ is set, by this thread.
   Result<zstor::Head> claim(zstor::MetaStore& meta, const std::optional<zstor::Head>& found,
                             Clock& clock) QSFS_EXCLUDES(mu_);

@@ -1,11 +1,13 @@
 #include "fs/archive/recovery.h"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <utility>
 
 #include "base/failpoint.h"
 #include "fs/archive/checkpoint.h"
+#include "fs/archive/log_object.h"
 #include "fs/log/log.h"
 #include "fs/log/mutation.h"
 #include "fs/meta/keys.h"
@@ -97,6 +99,10 @@ Result<CheckpointStart> start_from_checkpoint(
 
 Status replay_journal(zstor::ObjectStore& store, const zstor::SegmentManifest& manifest, Lsn from,
                       MetaStore& into, RecoveryReport& report) {
+  if (manifest.journal.size > kArchivedJournalMax) {
+    return fail(Errc::kCorruption, segment_text(manifest.segment) + ": a journal of " +
+                                       std::to_string(manifest.journal.size) + " bytes");
+  }
   Buffer journal(static_cast<std::size_t>(manifest.journal.size));
   QSFS_TRY(store.read(manifest.journal, 0, journal, {}));
   const SegmentId id{static_cast<std::uint32_t>(manifest.segment)};
@@ -142,6 +148,46 @@ Status settle_segments(zstor::ObjectStore& store, const zstor::Uuid& volume, Seg
 }
 
 }  // namespace
+
+Result<Receipt> Receipt::parse(std::string_view text) {
+  const auto refuse = [&] {
+    return fail(Errc::kInvalidArgument,
+                "receipt \"" + std::string(text) +
+                    "\": GENERATION:HASH is wanted, as qsfs status prints it, a number and 64 "
+                    "hexadecimal digits");
+  };
+  Receipt receipt;
+  const std::size_t colon = text.find(':');
+  if (colon == std::string_view::npos) return refuse();
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + colon, receipt.generation, 10);
+  const std::string_view digits = text.substr(colon + 1);
+  if (error != std::errc{} || end != text.data() + colon ||
+      digits.size() != 2 * receipt.hash.size()) {
+    return refuse();
+  }
+  for (std::size_t i = 0; i < receipt.hash.size(); ++i) {
+    unsigned value = 0;
+    const char* at = digits.data() + 2 * i;
+    const auto [stop, bad] = std::from_chars(at, at + 2, value, 16);
+    if (bad != std::errc{} || stop != at + 2) return refuse();
+    receipt.hash[i] = static_cast<std::byte>(value);
+  }
+  return receipt;
+}
+
+std::string Receipt::to_string() const { return std::to_string(generation) + ":" + to_hex(hash); }
+
+Status check_receipt(const zstor::Head& head, const Receipt& receipt) {
+  if (head.generation > receipt.generation) return {};
+  if (head.generation == receipt.generation && head.hash() == receipt.hash) return {};
+  return fail(Errc::kCorruption,
+              "the backends show generation " + std::to_string(head.generation) +
+                  " of the volume's head, the receipt is of generation " +
+                  std::to_string(receipt.generation) +
+                  ": they were rolled back, or show another history; ask for the newer state, or "
+                  "recover without the receipt to take this one");
+}
 
 Result<std::optional<zstor::Head>> find_volume(zstor::ObjectStore& store,
                                                const zstor::Uuid& volume) {

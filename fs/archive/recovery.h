@@ -9,6 +9,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/disk.h"
@@ -33,6 +34,22 @@ struct RecoveryReport {
   std::uint64_t records_replayed = 0;
   WallTime last_wall{};  // When the last record was written.
 };
+
+// What a user has kept of a head (status prints it): the backends once showed this.
+struct Receipt {
+  std::uint64_t generation = 0;
+  crypto::Hash256 hash{};
+
+  // GENERATION:HASH, the hash as 64 hexadecimal digits. kInvalidArgument for anything else.
+  static Result<Receipt> parse(std::string_view text);
+  static Receipt of(const zstor::Head& head) {
+    return {.generation = head.generation, .hash = head.hash()};
+  }
+  [[nodiscard]] std::string to_string() const;
+};
+// kCorruption: the head is older than the receipt, or another one of its generation, so the
+// backends were rolled back, or show another history.
+Status check_receipt(const zstor::Head& head, const Receipt& receipt);
 
 // Whether the backends hold the volume: its head, or nullopt. kUnavailable when too few meta
 // backends answer to know.

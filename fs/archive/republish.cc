@@ -5,6 +5,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "fs/archive/archiver.h"
+#include "zstor/recode.h"
 
 namespace qsfs::fs {
 namespace {
@@ -125,6 +126,43 @@ Result<std::optional<zstor::CheckpointManifest>> Archiver::checkpoint_manifest()
   if (!value) return fail(Errc::kNotFound, head->checkpoint->name + " is nowhere");
   QSFS_ASSIGN(zstor::CheckpointManifest found, zstor::CheckpointManifest::parse(value->bytes));
   return found;
+}
+
+Result<zstor::Manifest> Archiver::put_anew(const zstor::Manifest& object,
+                                           const std::function<bool()>& cancelled) {
+  // Generations are ours to give only while the volume is.
+  const auto head = hold_head();
+  if (!head) return std::unexpected(head.error());
+  zstor::ObjectSource source(parts_.store, object);
+  return put_verified(source,
+                      {.id = object.id,
+                       .generation = parts_.ownership.next_generation(),
+                       .label = object.label,
+                       .cancelled = cancelled},
+                      /*is_whole=*/true);
+}
+
+void Archiver::request_checkpoint() {
+  MutexLock lock(mu_);
+  is_checkpoint_asked_ = true;
+}
+
+Result<bool> Archiver::restore_head() {
+  ChainEnd known;
+  {
+    MutexLock lock(mu_);
+    known = tip_;
+  }
+  if (known.segment == 0) return false;
+  auto checkpoint = checkpoint_manifest();
+  const bool is_gone = !checkpoint && (checkpoint.error().code == Errc::kNotFound ||
+                                       checkpoint.error().code == Errc::kCorruption);
+  if (!checkpoint && !is_gone) return std::unexpected(checkpoint.error());
+  QSFS_ASSIGN(const bool is_written,
+              parts_.ownership.restore(parts_.store.meta(), parts_.clock, known, is_gone));
+  // Until the next one, a recovery reads every journal.
+  if (is_written || is_gone) request_checkpoint();
+  return is_written;
 }
 
 Status Archiver::republish_checkpoint(const zstor::CheckpointManifest& moved) {

@@ -165,6 +165,15 @@ std::string metrics_text(VolumeService& service, Edge& edge) {
   out.counter("qsfs_repair_shards_total", "Shards rebuilt", heal.shards_rebuilt);
   out.counter("qsfs_repair_failures_total", "Repairs that failed", heal.repairs_failed);
   out.counter("qsfs_repair_shards_deleted_total", "Old copies deleted", heal.shards_deleted);
+  out.counter("qsfs_repair_objects_restored_total",
+              "Objects that the backends had lost, stored again from this disk",
+              heal.objects_restored);
+  gauge("qsfs_recode_running", "1: objects are being stored with other parameters",
+        heal.recode.is_asked ? 1 : 0);
+  out.counter("qsfs_recode_objects_total", "Objects stored anew since it was asked for",
+              heal.recode.objects);
+  gauge("qsfs_meta_backends_checking", "Meta backends whose copies are being looked at",
+        heal.meta_checking);
   gauge("qsfs_scrub_running", "1: a scrub is under way",
         heal.scrub.is_running && !heal.scrub.is_paused ? 1 : 0);
   gauge("qsfs_scrub_shards_checked", "Shards looked at by this scrub, or the last",

@@ -28,8 +28,15 @@ bool is_good(BackendState state) {
          state == BackendState::kUnknown;
 }
 
+// What is stored there cannot be read now, or only some of it.
+bool costs_redundancy(BackendState state) {
+  return state == BackendState::kUnreachable || state == BackendState::kWrongCredentials ||
+         state == BackendState::kWiped || state == BackendState::kCorrupt;
+}
+
 struct BackendSums {
   std::size_t data_good = 0;
+  std::size_t data_missed = 0;  // costs_redundancy().
   std::size_t meta_good = 0;
   std::size_t meta_total = 0;
 };
@@ -74,6 +81,13 @@ std::string judge(VolumeService& service, const ArchiveStatus& archive, const Ba
                           " meta backends answer");
   }
   const HealStatus heal = service.healer().status();
+  // What was on backends that are lost for good is elsewhere once no object lacks a shard.
+  const bool is_whole = heal.is_counted && heal.degraded + heal.lost == 0;
+  if (sums.data_good >= n && sums.data_missed > (is_whole ? heal.backends_lost : 0)) {
+    worse("degraded", std::to_string(sums.data_missed) +
+                          " data backends do not give back what they hold; it is rebuilt on others "
+                          "when they stay away for archive.dead_after");
+  }
   if (heal.lost > 0) {
     worse("unsafe", std::to_string(heal.lost) +
                         " archived segments have fewer shards than it takes to read them");
@@ -88,6 +102,11 @@ std::string judge(VolumeService& service, const ArchiveStatus& archive, const Ba
     worse("degraded", std::to_string(heal.backends_checking) +
                           " backends were restarted or lost shards: theirs are being looked at");
   }
+  if (heal.meta_checking > 0) {
+    worse("degraded",
+          std::to_string(heal.meta_checking) +
+              " meta backends were away or restarted: their copies are being looked at");
+  }
   if (!heal.last_error.empty()) worse("degraded", "a repair failed: " + heal.last_error);
   return verdict;
 }
@@ -96,6 +115,7 @@ json backends_json(const std::vector<BackendStatus>& backends, BackendSums& sums
   json list = json::array();
   for (const BackendStatus& backend : backends) {
     if (backend.is_meta) ++sums.meta_total;
+    if (!backend.is_meta && costs_redundancy(backend.state)) ++sums.data_missed;
     if (is_good(backend.state)) ++(backend.is_meta ? sums.meta_good : sums.data_good);
     json row = {{"address", backend.address},
                 {"namespace", backend.name_space},
@@ -133,11 +153,25 @@ json heal_document(VolumeService& service) {
             {"shards_rebuilt", heal.shards_rebuilt},
             {"shards_moved", heal.shards_moved},
             {"shards_deleted", heal.shards_deleted},
+            {"objects_restored", heal.objects_restored},
             {"manifests_restored", heal.manifests_restored},
             {"failures", heal.repairs_failed},
             {"backends_lost", heal.backends_lost},
             {"backends_checking", heal.backends_checking},
             {"last_error", heal.last_error}}},
+          {"recode",
+           {{"state", !heal.recode.is_asked        ? "idle"
+                      : !heal.recode_error.empty() ? "waiting"
+                                                   : "running"},
+            {"segments_done", heal.recode.is_asked ? heal.recode.next_segment : 0},
+            {"segments_total", heal.objects},
+            {"objects_recoded", heal.recode.objects},
+            {"bytes_recoded", heal.recode.bytes},
+            {"last_error", heal.recode_error}}},
+          {"meta_check",
+           {{"state", heal.meta_checking > 0 ? "running" : "idle"},
+            {"backends", heal.meta_checking},
+            {"values_checked", heal.meta_values_checked}}},
           {"scrub",
            {{"state", scrub.is_paused                      ? "paused"
                       : scrub.is_asked || scrub.is_running ? "running"
@@ -206,7 +240,9 @@ std::string status_json(const StatusContext& context, VolumeService& service, Cl
   document.update(heal_document(service));
   document["backends"] = std::move(backends);
   if (const auto head = service.ownership().last_head()) {
-    document["receipt"] = {{"generation", head->generation}, {"hash", to_hex(head->hash())}};
+    document["receipt"] = {{"generation", head->generation},
+                           {"hash", to_hex(head->hash())},
+                           {"text", Receipt::of(*head).to_string()}};
   }
   document["pid"] = ::getpid();
   document["version"] = QSFS_VERSION;

@@ -152,9 +152,15 @@ void VolumeControl::handle_sync(const HttpRequest& /*request*/, HttpReply& reply
 }
 
 bool VolumeControl::wait_for_healer(HttpReply& reply, const std::function<bool()>& is_done) {
+  MonotonicTime told_at{};
+  std::uint64_t seen = 0;
   while (!is_done()) {
-    if (!reply.send_piece(heal_json(service_) + "\n") || reply.peer_has_gone()) return false;
-    system_clock().sleep_for(kWaitTick);
+    if (const MonotonicTime now = system_clock().now(); now - told_at >= kWaitTick) {
+      if (!reply.send_piece(heal_json(service_) + "\n") || reply.peer_has_gone()) return false;
+      told_at = now;
+    }
+    // The end is seen when it comes; the time only bounds how long a peer that went is waited for.
+    seen = service_.healer().wait_for_change(seen, kWaitTick);
   }
   return true;
 }
@@ -163,24 +169,35 @@ void VolumeControl::handle_repair(const HttpRequest& request, HttpReply& reply) 
   if (service_.options().read_only) {
     return send_error(reply, {.code = Errc::kReadOnly, .context = "the mount is read-only"});
   }
+  const bool is_recode = request.query.contains("recode");
+  if (is_recode) {
+    service_.healer().start_recode();
+  } else if (request.query.contains("cancel-recode")) {
+    service_.healer().cancel_recode();
+  }
   service_.healer().request_repair();
   if (!request.query.contains("wait")) {
     return reply.send(200, kHttpJson, heal_json(service_) + "\n");
   }
   // Done when nothing more can be done: objects that wait for a backend are in the last line.
-  const bool done = wait_for_healer(reply, [this] {
+  const bool done = wait_for_healer(reply, [this, is_recode] {
     const HealStatus heal = service_.healer().status();
+    const bool recoding = is_recode && heal.recode.is_asked && heal.recode_error.empty();
     return service_.healer().has_looked() && heal.repairs_queued == 0 &&
-           heal.backends_checking == 0;
+           heal.backends_checking == 0 && !recoding;
   });
   if (!done) return;
   const HealStatus heal = service_.healer().status();
-  reply.send_piece(dump({{"repaired", heal.degraded == 0 && heal.lost == 0},
-                         {"degraded", heal.degraded},
-                         {"lost", heal.lost},
-                         {"shards_rebuilt", heal.shards_rebuilt},
-                         {"shards_moved", heal.shards_moved},
-                         {"last_error", heal.last_error}}));
+  reply.send_piece(
+      dump({{"repaired", heal.degraded == 0 && heal.lost == 0},
+            {"degraded", heal.degraded},
+            {"lost", heal.lost},
+            {"shards_rebuilt", heal.shards_rebuilt},
+            {"shards_moved", heal.shards_moved},
+            {"recoded", is_recode && !heal.recode.is_asked},
+            {"objects_recoded", heal.recode.objects},
+            {"last_error",
+             heal.recode_error.empty() || !is_recode ? heal.last_error : heal.recode_error}}));
 }
 
 void VolumeControl::handle_scrub(const HttpRequest& request, HttpReply& reply) {
@@ -234,6 +251,7 @@ void VolumeControl::handle_check(const HttpRequest& request, HttpReply& reply) {
                          {"manifests_missing", report->manifests_missing},
                          {"manifests_restored", report->manifests_restored},
                          {"metadata_problems", report->metadata_problems},
+                         {"head_restored", report->head_restored},
                          {"problems", report->problems},
                          {"next", report->next_command()}}));
 }

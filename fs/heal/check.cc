@@ -20,6 +20,10 @@ class Check {
   Result<CheckReport> run() {
     QSFS_TRY(read_segments());
     QSFS_TRY(check_extents());
+    if (options_.rebuild_manifests) {
+      QSFS_TRY(tell("head", 0, 0));
+      QSFS_ASSIGN(report_.head_restored, parts_.archiver.restore_head());
+    }
     std::uint64_t done = 0;
     for (const SegmentId segment : archived_) {
       QSFS_TRY(tell("manifests and shards", done++, archived_.size()));
@@ -72,7 +76,15 @@ class Check {
   Status check_segment(SegmentId segment) {
     const std::string name = "segment " + std::to_string(number(segment));
     ++report_.segments;
-    QSFS_ASSIGN(SegmentManifestPtr manifest, parts_.archiver.manifest(segment));
+    const auto local = parts_.archiver.manifest(segment);
+    if (!local && local.error().code == Errc::kCorruption) {
+      ++report_.manifests_missing;
+      ++report_.lost;
+      problem(local.error().context);
+      return {};
+    }
+    if (!local) return std::unexpected(local.error());
+    SegmentManifestPtr manifest = *local;
     auto published = parts_.archiver.refresh_manifest(segment);
     if (published) {
       manifest = *published;

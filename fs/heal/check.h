@@ -41,6 +41,7 @@ struct CheckReport {
   std::uint64_t manifests_missing = 0;
   std::uint64_t manifests_restored = 0;
   std::uint64_t metadata_problems = 0;
+  bool head_restored = false;
   std::vector<std::string> problems;  // At most kProblemsMax, for people.
 
   static constexpr std::size_t kProblemsMax = 50;

@@ -7,7 +7,8 @@
 namespace qsfs::fs {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x31485351;  // "QSH1"
+constexpr std::uint32_t kMagic = 0x32485351;    // "QSH2"
+constexpr std::uint32_t kMagicV1 = 0x31485351;  // "QSH1": without recode.
 constexpr std::size_t kInstanceIdLenMax = 256;
 enum ScrubFlag : std::uint8_t { kRunning = 1, kPaused = 2, kAsked = 4, kReadsData = 8 };
 
@@ -25,6 +26,10 @@ Buffer HealState::encode() const {
   writer.le(scrub.shards_bad);
   writer.le(static_cast<std::uint64_t>(scrub.started.count()));
   writer.le(static_cast<std::uint64_t>(scrub.finished.count()));
+  writer.le(static_cast<std::uint8_t>(recode.is_asked ? 1 : 0));
+  writer.le(recode.next_segment);
+  writer.le(recode.objects);
+  writer.le(recode.bytes);
   writer.le(static_cast<std::uint32_t>(backends.size()));
   for (const auto& [id, known] : backends) {
     writer.bytes(id);
@@ -52,8 +57,18 @@ Result<HealState> HealState::parse(Bytes encoded) {
   state.scrub.shards_bad = in.le<std::uint64_t>();
   state.scrub.started = WallTime(static_cast<std::int64_t>(in.le<std::uint64_t>()));
   state.scrub.finished = WallTime(static_cast<std::int64_t>(in.le<std::uint64_t>()));
+  if (magic == kMagic) {
+    const auto asked = in.le<std::uint8_t>();
+    if (asked > 1) return bad();
+    state.recode.is_asked = asked == 1;
+    state.recode.next_segment = in.le<std::uint32_t>();
+    state.recode.objects = in.le<std::uint64_t>();
+    state.recode.bytes = in.le<std::uint64_t>();
+  }
   const auto count = in.le<std::uint32_t>();
-  if (in.failed() || magic != kMagic || flags > 15 || count > kBackendsMax) return bad();
+  if (in.failed() || (magic != kMagic && magic != kMagicV1) || flags > 15 || count > kBackendsMax) {
+    return bad();
+  }
   for (std::uint32_t i = 0; i < count && !in.failed(); ++i) {
     zstor::BackendId id{};
     std::ranges::copy(in.bytes(id.size()), id.begin());

@@ -45,8 +45,18 @@ struct ScrubState {
   bool operator==(const ScrubState&) const = default;
 };
 
+// Objects that are stored under old parameters are stored anew.
+struct RecodeState {
+  bool is_asked = false;
+  std::uint32_t next_segment = 0;
+  std::uint64_t objects = 0;  // That were stored anew, since it was asked for.
+  std::uint64_t bytes = 0;    // Of their content.
+  bool operator==(const RecodeState&) const = default;
+};
+
 struct HealState {
   ScrubState scrub;
+  RecodeState recode;
   std::map<zstor::BackendId, KnownBackend> backends;
   bool operator==(const HealState&) const = default;
 

@@ -62,6 +62,7 @@ void Healer::start() {
 void Healer::stop() {
   stopping_ = true;
   changed_.notify_all();
+  progress_.notify_all();
   thread_ = std::jthread();
 }
 
@@ -69,6 +70,7 @@ void Healer::work(const std::stop_token& stop) {
   std::string reported;
   while (!stop.stop_requested() && !stopping_) {
     const Result<bool> worked = step();
+    note_progress();
     if (worked && *worked) continue;
     if (!worked && worked.error().code != Errc::kCancelled &&
         worked.error().message() != reported) {
@@ -101,8 +103,9 @@ Result<bool> Healer::step() {
     if (!queue_.empty() || checkpoint_wants_repair_) return true;
   }
   using Unit = Result<bool> (Healer::*)();
-  for (const Unit unit : {&Healer::repair_next, &Healer::check_backend_next,
-                          &Healer::delete_garbage_next, &Healer::scrub_next}) {
+  for (const Unit unit :
+       {&Healer::repair_next, &Healer::check_meta_next, &Healer::check_backend_next,
+        &Healer::delete_garbage_next, &Healer::recode_next, &Healer::scrub_next}) {
     if (stopping_) return false;
     QSFS_ASSIGN(const bool worked, (this->*unit)());
     if (worked) return true;
@@ -134,6 +137,36 @@ void Healer::observe_one(const zstor::BackendStatus& status, KnownBackend& known
   }
 }
 
+void Healer::observe_meta(const zstor::BackendStatus& status, KnownBackend& known) {
+  if (status.down_for > Duration{}) {
+    known.down_seconds = std::max<std::uint64_t>(1, whole_seconds(status.down_for));
+    return;
+  }
+  if (status.state == BackendState::kUnknown) return;
+  // While it was away it missed what was written; a restart may have lost what was not on its disk.
+  const bool is_another = !status.instance_id.empty() && known.instance_id != status.instance_id;
+  const bool wanted = known.down_seconds > 0 || (is_another && !known.instance_id.empty());
+  const MonotonicTime now = parts_.clock.now();
+  // One that comes and goes is not looked at each time: what it has missed is remembered.
+  const bool may_check = now >= check_again_[status.id];
+  if (wanted && !may_check) return;
+  known.down_seconds = 0;
+  if (is_another) known.instance_id = status.instance_id;
+  std::uint64_t segments = 0;
+  {
+    MutexLock lock(mu_);
+    segments = status_.is_counted ? status_.objects : 0;
+  }
+  const bool too_few = has_looked_ && status.info && now - status.info_age > looked_at_ &&
+                       status.info->entries < segments && may_check;
+  if (!wanted && !too_few) return;
+  known.check = BackendCheck::kAll;
+  check_again_[status.id] = now + kCheckAgainAfter;
+  // One that has only begun now must see all names.
+  meta_names_.clear();
+  meta_next_ = 0;
+}
+
 void Healer::observe() {
   const Duration dead_after = parts_.store.config().archive.dead_after;
   Backends seen;
@@ -142,9 +175,14 @@ void Healer::observe() {
     MutexLock lock(mu_);
     state = state_;
   }
+  std::set<BackendId> metas;
   for (zstor::BackendStatus& status : parts_.store.statuses()) {
-    if (status.is_meta) continue;
     KnownBackend& known = state.backends[status.id];
+    if (status.is_meta) {
+      observe_meta(status, known);
+      metas.insert(status.id);
+      continue;
+    }
     const auto found = down_before_.find(status.id);
     const std::uint64_t before = found == down_before_.end() ? 0 : found->second;
     if (status.down_for > Duration{}) {
@@ -159,7 +197,9 @@ void Healer::observe() {
         status.down_for > Duration{} && known.down_seconds >= whole_seconds(dead_after);
     seen.emplace(status.id, BackendView{.status = std::move(status), .is_lost = is_lost});
   }
-  std::erase_if(state.backends, [&](const auto& entry) { return !seen.contains(entry.first); });
+  std::erase_if(state.backends, [&](const auto& entry) {
+    return !seen.contains(entry.first) && !metas.contains(entry.first);
+  });
   bool changed = seen.size() != backends_.size();
   std::size_t lost = 0;
   std::size_t checking = 0;
@@ -170,6 +210,8 @@ void Healer::observe() {
     if (view.is_lost) ++lost;
     if (state.backends[id].check != BackendCheck::kNone) ++checking;
   }
+  const auto meta_checking = static_cast<std::size_t>(std::ranges::count_if(
+      metas, [&](const BackendId& id) { return state.backends[id].check != BackendCheck::kNone; }));
   backends_ = std::move(seen);
   // What a restart is told by must not be forgotten in a crash.
   const auto same_instances = [&] {
@@ -186,6 +228,7 @@ void Healer::observe() {
   status_.objects = archived;
   status_.backends_lost = lost;
   status_.backends_checking = checking;
+  status_.meta_checking = meta_checking;
   if (changed) is_look_asked_ = true;
 }
 
@@ -311,6 +354,41 @@ Status Healer::heal_object(zstor::Manifest& manifest, VerifyMode mode, const Tru
   outcome.faults += report.faults.size();
   outcome.rebuilt += report.shards_rebuilt;
   outcome.is_truncated |= report.truncated;
+  outcome.is_lost = false;
+  if (report.faults.empty() || stopping_) return {};
+  // What was trusted may be gone as well: of an object that cannot be made whole, all is looked at.
+  QSFS_ASSIGN(const zstor::VerifyReport whole,
+              parts_.store.verify_with(
+                  manifest, {.mode = mode, .trust = [this](const zstor::BackendId& id) {
+                               return is_lost(id) ? ShardTrust::kLost : ShardTrust::kVerify;
+                             }}));
+  std::map<std::uint32_t, unsigned> gone;  // Shards of a stripe; one that is silent may come back.
+  for (const zstor::ShardFault& fault : whole.faults) {
+    const bool is_gone = fault.reason == Errc::kNotFound || fault.reason == Errc::kCorruption ||
+                         fault.reason == Errc::kIo;
+    if (is_gone && ++gone[fault.stripe] > manifest.total_shards - manifest.data_shards) {
+      outcome.is_lost = true;
+    }
+  }
+  return {};
+}
+
+Status Healer::restore_from_disk(SegmentId segment, bool is_journal, zstor::Manifest& manifest,
+                                 Outcome& outcome) {
+  QSFS_ASSIGN(auto stored, parts_.archiver.put_from_disk(segment, is_journal, manifest,
+                                                         [this] { return is_stopping(); }));
+  if (!stored) {
+    // Behind the next checkpoint nobody needs the journal; the data is needed for ever.
+    if (is_journal) parts_.archiver.request_checkpoint();
+    return {};
+  }
+  QSFS_LOG_WARN("heal: segment {}: the backends have lost its {}; it was stored again from here",
+                number(segment), is_journal ? "journal" : "data");
+  manifest = std::move(*stored);
+  outcome.faults = 0;
+  outcome.is_lost = false;
+  MutexLock lock(mu_);
+  ++status_.objects_restored;
   return {};
 }
 
@@ -353,8 +431,25 @@ Result<Healer::Outcome> Healer::heal_segment(SegmentId segment, VerifyMode mode,
     return std::unexpected(std::move(refreshed).error());
   }
   zstor::SegmentManifest moved = *known;
-  Status healed = heal_object(moved.journal, mode, trust, outcome);
-  if (healed && moved.data) healed = heal_object(*moved.data, mode, trust, outcome);
+  const auto heal = [&](zstor::Manifest& object, bool is_journal) -> Status {
+    Outcome of_this;
+    Status healed = heal_object(object, mode, trust, of_this);
+    if (healed && of_this.is_lost) {
+      healed = restore_from_disk(segment, is_journal, object, of_this);
+    }
+    outcome.shards += of_this.shards;
+    outcome.faults += of_this.faults;
+    outcome.rebuilt += of_this.rebuilt;
+    outcome.is_truncated |= of_this.is_truncated;
+    return healed;
+  };
+  Status healed = heal(moved.journal, /*is_journal=*/true);
+  if (healed && moved.data) healed = heal(*moved.data, /*is_journal=*/false);
+  const bool is_anew = moved.journal.generation != known->journal.generation ||
+                       (moved.data && moved.data->generation != known->data->generation);
+  if (is_anew) {
+    QSFS_ASSIGN(moved.origin, known->hash());
+  }
   QSFS_ASSIGN(const Buffer before, known->encode());
   QSFS_ASSIGN(const Buffer after, moved.encode());
   if (before == after) {
@@ -364,6 +459,13 @@ Result<Healer::Outcome> Healer::heal_segment(SegmentId segment, VerifyMode mode,
   failpoint("heal.after_repair");
   MutationBatch batch;
   const auto keep = [&](const zstor::Manifest& old, const zstor::Manifest& now) -> Status {
+    if (old.generation != now.generation) {
+      // All of the old one is left behind, what there still is of it.
+      QSFS_ASSIGN(const Buffer encoded, old.encode());
+      batch.put(garbage_key(segment, parts_.ownership.next_generation()), encoded);
+      outcome.moved += now.shards.size();
+      return {};
+    }
     const auto garbage = left_behind(old, now);
     for (std::size_t at = 0; at < old.shards.size(); ++at) {
       const zstor::ShardLocation& a = old.shards[at];
@@ -439,6 +541,36 @@ void Healer::start_scrub(bool read_data) {
   changed_.notify_all();
 }
 
+void Healer::start_recode() {
+  {
+    MutexLock lock(mu_);
+    state_.recode = {.is_asked = true};
+    status_.recode_error.clear();
+  }
+  changed_.notify_all();
+}
+
+void Healer::cancel_recode() {
+  MutexLock lock(mu_);
+  state_.recode.is_asked = false;
+  status_.recode_error.clear();
+}
+
+void Healer::note_progress() {
+  {
+    MutexLock lock(mu_);
+    ++steps_;
+  }
+  progress_.notify_all();
+}
+
+std::uint64_t Healer::wait_for_change(std::uint64_t seen, Duration timeout) const {
+  MutexLock lock(mu_);
+  // Not by the clock of the parts: somebody waits for it.
+  if (steps_ == seen && !stopping_) progress_.wait_for(mu_, timeout);
+  return steps_;
+}
+
 void Healer::pause_scrub(bool paused) {
   {
     MutexLock lock(mu_);
@@ -467,6 +599,7 @@ HealStatus Healer::status() const {
   MutexLock lock(mu_);
   HealStatus status = status_;
   status.scrub = state_.scrub;
+  status.recode = state_.recode;
   status.scrub_segments = status_.objects;
   const std::uint64_t left =
       status.objects - std::min<std::uint64_t>(status.objects, state_.scrub.next_segment);

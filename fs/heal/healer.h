@@ -61,11 +61,17 @@ struct HealStatus {
   std::uint64_t shards_moved = 0;  // To another backend, or id.
   std::uint64_t repairs_failed = 0;
   std::uint64_t manifests_restored = 0;
-  std::uint64_t shards_deleted = 0;  // That repairs had left behind.
-  std::string last_error;            // Of the newest repair, when it failed.
+  std::uint64_t objects_restored = 0;  // Lost on the backends, stored again from this disk.
+  std::uint64_t shards_deleted = 0;    // That repairs had left behind.
+  std::string last_error;              // Of the newest repair, when it failed.
 
   std::size_t backends_lost = 0;      // Dead, or gone from the configuration.
   std::size_t backends_checking = 0;  // Their shards are being looked at.
+
+  RecodeState recode;
+  std::string recode_error;               // Why it waits; empty: it does not.
+  std::size_t meta_checking = 0;          // Meta backends whose copies are being looked at.
+  std::uint64_t meta_values_checked = 0;  // In this life.
 
   ScrubState scrub;
   std::uint64_t scrub_segments = 0;  // To be looked at in all.
@@ -105,6 +111,12 @@ class Healer {
   void start_scrub(bool read_data) QSFS_EXCLUDES(mu_);
   void pause_scrub(bool paused) QSFS_EXCLUDES(mu_);
   void cancel_scrub() QSFS_EXCLUDES(mu_);
+  // Stores every object that is not as the configuration has it by now anew, in the background; one
+  // that is under way begins again. It is remembered over restarts.
+  void start_recode() QSFS_EXCLUDES(mu_);
+  void cancel_recode() QSFS_EXCLUDES(mu_);
+  // Returns when something was done since `seen`, or after `timeout`; gives what to say next time.
+  std::uint64_t wait_for_change(std::uint64_t seen, Duration timeout) const QSFS_EXCLUDES(mu_);
 
   // True when every object was whole at the last look, and nothing waits.
   [[nodiscard]] bool is_idle() const QSFS_EXCLUDES(mu_);
@@ -122,6 +134,8 @@ class Healer {
   static constexpr Duration kCheckAgainAfter = std::chrono::minutes(10);
   // Of a scrub that does not read all: every so many segments, data is fetched as well.
   static constexpr std::uint32_t kReadBackEvery = 16;
+  // Values of the meta backends that one step of their check looks at.
+  static constexpr std::size_t kMetaValuesPerStep = 64;
 
  private:
   struct BackendView {
@@ -141,6 +155,7 @@ class Healer {
     std::uint64_t rebuilt = 0;
     std::uint64_t moved = 0;
     bool is_truncated = false;
+    bool is_lost = false;  // Fewer than k shards are left, wherever one looks.
   };
   using Trust = std::function<zstor::ShardTrust(const zstor::BackendId&)>;
 
@@ -170,12 +185,24 @@ class Healer {
   Status sample_backend(const zstor::BackendId& id);
   Result<bool> delete_garbage_next();
   Result<bool> scrub_next();
+  // The copies of all values on meta backends that were away, restarted, or lost some.
+  Result<bool> check_meta_next();
+  void observe_meta(const zstor::BackendStatus& status, KnownBackend& known);
+  Result<bool> recode_next();
+  Status recode_segment(SegmentId segment);
+  Status recode_checkpoint();
+  // `object` stored anew where it is not as configured; nullopt: it is.
+  Result<std::optional<zstor::Manifest>> recode_object(const zstor::Manifest& object);
+  void note_progress() QSFS_EXCLUDES(mu_);
   std::optional<MonotonicTime> scrub_due() const QSFS_REQUIRES(mu_);
 
   Result<Outcome> heal_segment(SegmentId segment, zstor::VerifyMode mode, const Trust& trust);
   Result<Outcome> heal_checkpoint(zstor::VerifyMode mode, const Trust& trust);
   Status heal_object(zstor::Manifest& manifest, zstor::VerifyMode mode, const Trust& trust,
                      Outcome& outcome);
+  // Stores what the backends have lost from this disk again, where it still has it.
+  Status restore_from_disk(SegmentId segment, bool is_journal, zstor::Manifest& manifest,
+                           Outcome& outcome);
   // Shards of `before` that lie elsewhere in `after`; nullopt: none.
   std::optional<zstor::Manifest> left_behind(const zstor::Manifest& before,
                                              const zstor::Manifest& after) const;
@@ -208,11 +235,18 @@ class Healer {
   // Before it, a backend is not checked anew; none is tried again.
   std::map<zstor::BackendId, MonotonicTime> check_again_;
   MonotonicTime check_retry_at_{};
+  MonotonicTime recode_retry_at_{};
+  // Of the check of meta backends: all names, and how far it is. Empty: not listed yet.
+  std::vector<std::string> meta_names_;
+  std::size_t meta_next_ = 0;
+  MonotonicTime meta_retry_at_{};
   MonotonicTime scrub_rate_since_{};
   std::uint64_t scrub_rate_count_ = 0;
 
   mutable Mutex mu_;  // Nothing is called under it.
   CondVar changed_;
+  mutable CondVar progress_;
+  std::uint64_t steps_ QSFS_GUARDED_BY(mu_) = 0;  // That did something.
   bool is_look_asked_ QSFS_GUARDED_BY(mu_) = true;
   // The durable part; the working thread alone changes `backends`.
   HealState state_ QSFS_GUARDED_BY(mu_);

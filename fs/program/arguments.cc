@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <iostream>
 #include <string_view>
 
 namespace qsfs::fs {
@@ -24,6 +25,8 @@ void take_mount_option(const std::string& option, Arguments& arguments) {
     arguments.allow_other = true;
   } else if (option == "recover") {
     arguments.recover = true;
+  } else if (option.starts_with("receipt=")) {
+    arguments.receipt = option.substr(option.find('=') + 1);
   } else if (option.starts_with("data_dir=")) {
     arguments.data_dir = option.substr(option.find('=') + 1);
   } else if (option.starts_with("log_file=")) {
@@ -51,18 +54,38 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   app.add_flag("--read-only", arguments.read_only, "mount read-only; nothing is archived");
   app.add_flag("--recover", arguments.recover,
                "the volume must come from the backends, into an empty data directory");
+  app.add_option("--receipt", arguments.receipt,
+                 "with --recover: what qsfs status printed once; backends that show an older state "
+                 "are refused");
   app.add_option("--snapshot", arguments.snapshot, "mount a named snapshot, read-only");
   app.add_flag("--strict", arguments.strict, "refuse a configuration that others can read");
   app.add_option("--log-level", level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   app.add_option("--log-file", arguments.log_file, "default: qsfs-fs.log in the data directory");
   app.add_option("-o", options, "mount options, separated by commas")->delimiter(',');
-  app.add_option("MOUNTPOINT", arguments.mountpoint, "an empty directory")->required();
+  CLI::Option* rebuild =
+      app.add_flag("--rebuild-manifests", arguments.rebuild_manifests,
+                   "mount nothing; make what the meta backends have lost again from the shards on "
+                   "the data backends");
+  app.add_flag("--json", arguments.json, "with --rebuild-manifests: the result as JSON")
+      ->needs(rebuild);
+  app.add_option("MOUNTPOINT", arguments.mountpoint, "an empty directory");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     const int status = app.exit(error);
     parsed.exit_status = status == 0 ? 0 : 2;
+    return parsed;
+  }
+  const char* wrong = nullptr;
+  if (!arguments.receipt.empty() && !arguments.recover) wrong = "--receipt goes with --recover";
+  if (arguments.rebuild_manifests == !arguments.mountpoint.empty()) {
+    wrong = arguments.rebuild_manifests ? "--rebuild-manifests takes no MOUNTPOINT"
+                                        : "MOUNTPOINT is required";
+  }
+  if (wrong != nullptr) {
+    std::cerr << wrong << "\nRun with --help for more information.\n";
+    parsed.exit_status = 2;
     return parsed;
   }
   arguments.log_level = *log::parse_level(level);

@@ -16,8 +16,11 @@ struct Arguments {
   std::string mountpoint;
   std::string log_file;
   std::string snapshot;
+  std::string receipt;  // GENERATION:HASH, as status prints it.
   log::Level log_level = log::Level::kInfo;
   bool foreground = false;
+  bool rebuild_manifests = false;  // Instead of a mount.
+  bool json = false;
   bool read_only = false;
   bool recover = false;
   bool strict = false;

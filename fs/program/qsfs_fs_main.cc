@@ -31,6 +31,7 @@
 #include "fs/fuse/kernel_pages.h"
 #include "fs/fuse/session.h"
 #include "fs/program/arguments.h"
+#include "fs/program/rebuild_command.h"
 #include "fs/program/tick_clock.h"
 #include "fs/service/daemonize.h"
 #include "fs/service/space_report.h"
@@ -225,6 +226,9 @@ Status Process::open_service() {
   options.data_dir = data_dir_;
   options.read_only = arguments_.read_only;
   options.must_recover = arguments_.recover;
+  if (!arguments_.receipt.empty()) {
+    QSFS_ASSIGN(options.receipt, Receipt::parse(arguments_.receipt));
+  }
   options.progress = [&line](const RecoveryProgress& at) { line(at); };
   auto opened = VolumeService::open(options, {.disk = posix_disk(),
                                               .clock = clock_,
@@ -377,10 +381,19 @@ int run_program(int argc, char** argv) {
   }
   for (const std::string& warning : loaded->warnings)
     std::fprintf(stderr, "qsfs-fs: warning: %s\n", warning.c_str());
+  if (arguments.rebuild_manifests) {
+    settle_process();
+    return run_rebuild(arguments, loaded->config);
+  }
   auto mountpoint = absolute_path(arguments.mountpoint);
   if (!mountpoint) return say(mountpoint.error());
   arguments.mountpoint = *mountpoint;
   if (const Status good = check_mountpoint(arguments.mountpoint); !good) return say(good.error());
+  if (!arguments.receipt.empty()) {
+    if (const auto receipt = Receipt::parse(arguments.receipt); !receipt) {
+      return say(receipt.error());
+    }
+  }
   settle_process();
   auto data_dir = choose_data_dir(arguments, *loaded->config);
   if (!data_dir) return say(data_dir.error());

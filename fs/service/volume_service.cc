@@ -120,8 +120,16 @@ Status VolumeService::recover_if_needed() {
     if (options_.must_recover) {
       return fail(Errc::kInvalidArgument, "the backends hold no volume of this configuration");
     }
+    // A new volume would give its objects the ids that the old ones have.
+    if (parts_.store.has_shards()) {
+      return fail(Errc::kInvalidArgument,
+                  "the meta backends hold nothing of this volume, but the data backends hold "
+                  "shards of it: qsfs check --rebuild-manifests CONFIG makes the manifests again; "
+                  "for a new volume use other namespaces, or another volume.uuid");
+    }
     return {};
   }
+  if (options_.receipt) QSFS_TRY(check_receipt(**head, *options_.receipt));
   return recover(**head);
 }
 
@@ -149,8 +157,10 @@ Status VolumeService::recover(const zstor::Head& head) {
 }
 
 Status VolumeService::open_meta() {
+  // The flag is there before the marker of the recovery goes.
   QSFS_ASSIGN(ownership_, Ownership::open(parts_.disk, parts_.random, options_.data_dir,
-                                          parts_.store.config().volume.uuid));
+                                          parts_.store.config().volume.uuid,
+                                          /*is_recovered=*/is_log_fresh_));
   MetaStoreOptions meta;
   meta.directory = options_.data_dir + "/meta";
   meta.cache_bytes = options_.meta_cache_bytes;

@@ -35,6 +35,8 @@ struct ServiceOptions {
   // The volume must come from the backends: the data directory is empty, and a volume that is
   // nowhere is an error.
   bool must_recover = false;
+  // What the backends must at least show when the volume comes from there.
+  std::optional<Receipt> receipt;
   // Threads for the log, the archiver and rotation; false in simulations, which call step
   // functions.
   bool background = true;

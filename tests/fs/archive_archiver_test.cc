@@ -232,7 +232,8 @@ TEST_F(ArchiverTest, TheEarlierOwnerIsFencedBeforeItsNextPublication) {
     int countdown = 2;
     const FailpointHook hook([&](std::string_view name) {
       if (name != "archive.after_verify" || --countdown != 0) return;
-      ASSERT_TRUE(second.ownership().hold(second.store().meta(), servers_.cluster.clock()));
+      ASSERT_TRUE(second.ownership().hold(second.store().meta(), servers_.cluster.clock(),
+                                          second.chain_end()));
     });
     const auto stepped = machine_.archiver().step();
     ASSERT_FALSE(stepped);

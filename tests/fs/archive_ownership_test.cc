@@ -87,10 +87,19 @@ class OwnershipTest : public ::testing::Test {
   OwnershipTest() {
     for (const char* dir : {"/a", "/b"}) EXPECT_TRUE(disk_.create_directory(dir));
   }
-  std::unique_ptr<Ownership> open(const std::string& dir) {
-    return Ownership::open(disk_, random_, dir, kVolume).value();
+  // A directory that was just recovered, unless it never was anything else than new.
+  std::unique_ptr<Ownership> open(const std::string& dir, bool is_recovered = true) {
+    return Ownership::open(disk_, random_, dir, kVolume, is_recovered).value();
   }
-  Result<zstor::Head> hold(Ownership& owner) { return owner.hold(meta_, clock_); }
+  // Holding all that the head tells of.
+  Result<zstor::Head> hold(Ownership& owner) { return owner.hold(meta_, clock_, archived()); }
+  ChainEnd archived() const {
+    const auto values = meta_.values();
+    const auto found = values.find(zstor::head_name(kVolume));
+    if (found == values.end()) return {};
+    const auto head = zstor::Head::parse(found->second.bytes).value();
+    return {.segment = head.tip ? head.tip->segment : 0};
+  }
   // As a publication does.
   Status publish(Ownership& owner, std::uint64_t segment) {
     QSFS_ASSIGN(zstor::Head head, hold(owner));
@@ -239,12 +248,66 @@ TEST_F(OwnershipTest, TheFileIsWhatTheDocumentSays) {
   const auto owner = open("/a");
   ASSERT_TRUE(hold(*owner));
   const Buffer file = read_whole_file(disk_, "/a/owner", 4096).value();
-  ASSERT_EQ(file.size(), 40u);
-  EXPECT_EQ(to_hex(Bytes(file).first(4)), "51534f31");
+  ASSERT_EQ(file.size(), 41u);
+  EXPECT_EQ(to_hex(Bytes(file).first(4)), "51534f32");
   EXPECT_TRUE(std::ranges::equal(Bytes(file).subspan(4, 16), stored_head().owner));
   EXPECT_EQ(load_le<std::uint64_t>(file.data() + 20), 1u);  // Epoch.
   EXPECT_EQ(load_le<std::uint64_t>(file.data() + 28), 1u);  // Starts.
-  EXPECT_EQ(load_le<std::uint32_t>(file.data() + 36), crc32c(Bytes(file).first(36)));
+  EXPECT_EQ(file[36], std::byte{1});                        // Recovered.
+  EXPECT_EQ(load_le<std::uint32_t>(file.data() + 37), crc32c(Bytes(file).first(37)));
+}
+
+TEST_F(OwnershipTest, AFileOfTheFirstVersionIsRead) {
+  ASSERT_TRUE(hold(*open("/a", /*is_recovered=*/false)));
+  Buffer file = read_whole_file(disk_, "/a/owner", 4096).value();
+  file.resize(36);
+  file[3] = std::byte{0x31};
+  const std::uint32_t crc = crc32c(file);
+  file.resize(40);
+  store_le(file.data() + 36, crc);
+  ASSERT_TRUE(write_file_atomically(disk_, "/a/owner", file));
+  EXPECT_EQ(open("/a", /*is_recovered=*/false)->epoch(), 1u);
+}
+
+TEST_F(OwnershipTest, ANewVolumeDoesNotClaimOverOneThatIsThere) {
+  const auto first = open("/a", /*is_recovered=*/false);
+  ASSERT_TRUE(hold(*first));
+  const zstor::Head before = stored_head();
+  // Nothing is archived yet, so that only the flag tells the two apart.
+  const auto refused = hold(*open("/b", /*is_recovered=*/false));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::kReadOnly);
+  EXPECT_NE(refused.error().context.find("--recover"), std::string::npos);
+  EXPECT_EQ(stored_head(), before);
+  EXPECT_TRUE(publish(*first, 1));
+}
+
+TEST_F(OwnershipTest, ANewVolumeWhoseClaimWasNotRememberedClaimsAgain) {
+  {
+    const auto owner = open("/a", /*is_recovered=*/false);
+    disk_.inject({.call = sim::DiskCall::kRename, .path_contains = "/a"});
+    EXPECT_FALSE(hold(*owner));
+  }
+  const auto restarted = open("/a", /*is_recovered=*/false);
+  EXPECT_EQ(restarted->epoch(), 0u);
+  EXPECT_TRUE(hold(*restarted));
+}
+
+TEST_F(OwnershipTest, ADirectoryThatWasRecoveredBeforeMoreWasArchivedDoesNotClaim) {
+  const auto first = open("/a");
+  ASSERT_TRUE(publish(*first, 1));
+  const auto second = open("/b");
+  const ChainEnd recovered = archived();
+  ASSERT_TRUE(publish(*first, 2));
+  const auto refused = second->hold(meta_, clock_, recovered);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::kReadOnly);
+  EXPECT_EQ(stored_head().epoch, 1u);
+  // The same where the head lags behind the chain.
+  ASSERT_TRUE(meta_.put(zstor::segment_name(kVolume, 3), 1, as_bytes("a manifest")));
+  EXPECT_FALSE(second->hold(meta_, clock_, {.segment = 2}));
+  EXPECT_TRUE(second->hold(meta_, clock_, {.segment = 3}));
+  EXPECT_EQ(stored_head().epoch, 2u);
 }
 
 TEST_F(OwnershipTest, ADamagedFileIsRefusedAndNotMadeAnew) {

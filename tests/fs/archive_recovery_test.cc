@@ -197,5 +197,36 @@ TEST_F(RecoveryTest, AVolumeThatIsNowhereIsNotFound) {
   EXPECT_EQ(unknown.error().code, Errc::kUnavailable);
 }
 
+TEST(ReceiptTest, ReadsWhatItPrints) {
+  zstor::Head head;
+  head.generation = 77;
+  const Receipt receipt = Receipt::of(head);
+  const auto parsed = Receipt::parse(receipt.to_string());
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(parsed->generation, 77u);
+  EXPECT_EQ(parsed->hash, receipt.hash);
+  const std::string good = receipt.to_string();
+  for (const std::string& bad : {std::string(), std::string(":"), good.substr(1 + good.find(':')),
+                                 good + "0", good.substr(0, good.size() - 1), "x" + good,
+                                 " " + good, good.substr(0, good.size() - 1) + "g",
+                                 "99999999999999999999" + good.substr(good.find(':'))}) {
+    EXPECT_FALSE(Receipt::parse(bad)) << bad;
+  }
+}
+
+TEST(ReceiptTest, RefusesAnOlderHeadAndAnotherOfItsGeneration) {
+  zstor::Head head;
+  head.generation = 5;
+  const Receipt receipt = Receipt::of(head);
+  EXPECT_TRUE(check_receipt(head, receipt));
+  head.generation = 6;
+  EXPECT_TRUE(check_receipt(head, receipt));
+  head.generation = 4;
+  EXPECT_EQ(check_receipt(head, receipt).error().code, Errc::kCorruption);
+  head.generation = 5;
+  head.epoch = 9;
+  EXPECT_EQ(check_receipt(head, receipt).error().code, Errc::kCorruption);
+}
+
 }  // namespace
 }  // namespace qsfs::fs

@@ -85,7 +85,8 @@ class ArchiveMachine {
                  .value();
     for (const char* dir : {kDir, kLogDir}) QSFS_TRY(create_directories(*disk_, dir));
     QSFS_ASSIGN(ownership_,
-                Ownership::open(*disk_, system_random(), kDir, servers_.config->volume.uuid));
+                Ownership::open(*disk_, system_random(), kDir, servers_.config->volume.uuid,
+                                /*is_recovered=*/recover));
     MetaStoreOptions meta{
         .directory = std::string(kDir) + "/meta", .cache_bytes = kMiB, .memtable_bytes = kMiB};
     meta.before_flush = [this] { return log_ ? log_->sync(log_->tail()) : Status{}; };
@@ -182,6 +183,12 @@ class ArchiveMachine {
     QSFS_ASSIGN(const auto head, zstor::load_head(store_->meta(), servers_.volume()));
     if (!head) return fail(Errc::kNotFound, "no head");
     return *head;
+  }
+
+  // What a recovery has found.
+  ChainEnd chain_end() {
+    const std::uint64_t last = report_.last_segment;
+    return {.segment = last, .hash = published(last).value()->hash().value()};
   }
 
   Archiver& archiver() { return *archiver_; }

@@ -77,6 +77,17 @@ class HealerTest : public ::testing::Test {
     return count;
   }
   std::uint64_t moved() { return healer_->status().shards_moved; }
+  // What was stored after this call is forgotten by the one that it returns: a power cut of all.
+  std::function<void()> remember_data() {
+    std::vector<std::shared_ptr<const sim::SimZdb::Snapshot>> snapshots;
+    for (unsigned i = 0; i < 6; ++i) snapshots.push_back(data(i).take_snapshot());
+    return [this, snapshots] {
+      for (unsigned i = 0; i < 6; ++i) {
+        data(i).roll_back(*snapshots[i]);
+        data(i).restart();
+      }
+    };
+  }
 
   ArchiveServers servers_;
   ArchiveMachine machine_;
@@ -352,7 +363,7 @@ TEST_F(HealerTest, ItsFileIsReadBackAndDamageToItIsSurvived) {
   const std::string path = std::string(ArchiveMachine::kDir) + "/heal";
   Buffer content = read_whole_file(machine_.disk(), path, HealState::kSizeMax).value();
   const HealState state = HealState::parse(content).value();
-  EXPECT_EQ(state.backends.size(), 6U);
+  EXPECT_EQ(state.backends.size(), 9U);
   EXPECT_EQ(state.encode(), content);
   for (std::size_t len = 0; len < content.size(); ++len) {
     EXPECT_FALSE(HealState::parse(Bytes(content).first(len)));
@@ -361,6 +372,227 @@ TEST_F(HealerTest, ItsFileIsReadBackAndDamageToItIsSurvived) {
   EXPECT_FALSE(HealState::parse(content));
   ASSERT_TRUE(write_file_atomically(machine_.disk(), path, content));
   open();
+}
+
+TEST_F(HealerTest, WhatAllBackendsForgetIsStoredAgainFromThisDisk) {
+  open();
+  archive(1);
+  pass(std::chrono::minutes(1));
+  const auto forget = remember_data();
+  archive(2);
+  const auto before = machine_.published(3).value();
+  forget();
+  pass(std::chrono::minutes(5));
+  EXPECT_EQ(faults(), 0U);
+  EXPECT_EQ(healer_->status().objects_restored, 4U);
+  const auto after = machine_.published(3).value();
+  EXPECT_EQ(after->hash().value(), before->hash().value());
+  EXPECT_NE(after->data->generation, before->data->generation);
+  archive(1);
+  ArchiveMachine fresh(servers_);
+  ASSERT_TRUE(fresh.open(/*recover=*/true));
+  EXPECT_EQ(rows_of(fresh.meta()), rows_of(machine_.meta()));
+}
+
+TEST_F(HealerTest, AJournalThatIsForgottenAndNoLongerHereIsReplacedByACheckpoint) {
+  open();
+  archive(3);
+  pass(std::chrono::minutes(1));
+  const auto forget = remember_data();
+  // By now journals of archived segments have gone from this disk.
+  archive(2);
+  forget();
+  pass(std::chrono::minutes(5));
+  EXPECT_GE(healer_->status().objects_restored, 2U);
+  archive(1);
+  while (machine_.archiver().step().value()) continue;
+  EXPECT_TRUE(machine_.head()->checkpoint);
+  ArchiveMachine fresh(servers_);
+  const Status recovered = fresh.open(/*recover=*/true);
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(rows_of(fresh.meta()), rows_of(machine_.meta()));
+}
+
+// Meta backends.
+
+// How many values each meta backend has.
+std::uint64_t copies(sim::SimZdb& server) { return server.entry_count("ns"); }
+
+TEST_F(HealerTest, AMetaBackendThatWasWipedGetsItsCopiesBack) {
+  open();
+  archive(5);
+  pass(std::chrono::minutes(1));
+  const std::uint64_t all = copies(meta(0));
+  ASSERT_GT(all, 5U);
+  meta(1).wipe();
+  pass(std::chrono::seconds(60));
+  EXPECT_EQ(copies(meta(1)), all);
+  EXPECT_EQ(healer_->status().meta_checking, 0U);
+}
+
+TEST_F(HealerTest, AMetaBackendThatWasAwayGetsWhatItMissed) {
+  open();
+  archive(1);
+  pass(std::chrono::minutes(1));
+  meta(2).faults().down = true;
+  pass(std::chrono::minutes(2));
+  archive(4);
+  EXPECT_LT(copies(meta(2)), copies(meta(0)));
+  meta(2).faults().down = false;
+  pass(std::chrono::minutes(3));
+  EXPECT_EQ(copies(meta(2)), copies(meta(0)));
+  // And it has the newest of each: the two others may go. What one alone holds, all agreed on.
+  meta(0).wipe();
+  meta(1).wipe();
+  for (std::uint64_t segment = 1; segment <= 5; ++segment) {
+    EXPECT_TRUE(machine_.published(segment).value());
+  }
+}
+
+// Other parameters.
+
+TEST_F(HealerTest, ObjectsAreStoredAnewWithOtherShardCounts) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  const auto before = machine_.published(2).value();
+  auto config = std::make_shared<zstor::Config>(*servers_.config);
+  config->shards = {.minimal_shards = 2, .expected_shards = 6};
+  use(config);
+  ASSERT_TRUE(machine_.store().reload(config));
+  healer_->start_recode();
+  pass(std::chrono::minutes(3));
+  EXPECT_FALSE(healer_->status().recode.is_asked);
+  EXPECT_EQ(healer_->status().recode.objects, 8U);
+  EXPECT_EQ(faults(), 0U);
+  for (std::uint64_t segment = 1; segment <= 4; ++segment) {
+    const auto manifest = machine_.published(segment).value();
+    ASSERT_TRUE(manifest);
+    EXPECT_EQ(manifest->journal.data_shards, 2U);
+    EXPECT_EQ(manifest->data->total_shards, 6U);
+  }
+  // The chain is the old one, and nothing is left behind.
+  EXPECT_EQ(machine_.published(2).value()->hash().value(), before->hash().value());
+  std::uint64_t shards = 0;
+  for (std::uint64_t segment = 1; segment <= 4; ++segment) {
+    const auto manifest = machine_.published(segment).value();
+    shards += manifest->journal.shards.size() + manifest->data->shards.size();
+  }
+  EXPECT_EQ(servers_.stored_entries(), shards);
+  // Any four may go by now, and a fresh machine reads all of it.
+  for (unsigned i = 0; i < 4; ++i) data(i).faults().down = true;
+  ArchiveMachine fresh(servers_);
+  ASSERT_TRUE(fresh.open(/*recover=*/true));
+  EXPECT_EQ(rows_of(fresh.meta()), rows_of(machine_.meta()));
+}
+
+TEST_F(HealerTest, ARecodeIsResumedAfterARestart) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  auto config = std::make_shared<zstor::Config>(*servers_.config);
+  config->shards = {.minimal_shards = 4, .expected_shards = 6};
+  use(config);
+  open();
+  machine_.store().probe();
+  healer_->start_recode();
+  while (healer_->status().recode.next_segment < 3) ASSERT_TRUE(healer_->step().value());
+  healer_->stop();
+  open();
+  pass(std::chrono::minutes(3));
+  EXPECT_FALSE(healer_->status().recode.is_asked);
+  EXPECT_EQ(machine_.published(4).value()->data->data_shards, 4U);
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ARecodeNeverLeavesAnObjectWithLess) {
+  open();
+  archive(3);
+  pass(std::chrono::minutes(1));
+  auto config = std::make_shared<zstor::Config>(*servers_.config);
+  config->shards = {.minimal_shards = 3, .expected_shards = 6};
+  use(config);
+  ASSERT_TRUE(machine_.store().reload(config));
+  // All six are needed, and one is away: the old shards stay until it is back.
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(1));
+  healer_->start_recode();
+  pass(std::chrono::minutes(5));
+  EXPECT_TRUE(healer_->status().recode.is_asked);
+  EXPECT_NE(healer_->status().recode_error, "");
+  EXPECT_EQ(machine_.published(1).value()->journal.total_shards, 5U);
+  data(0).faults().down = false;
+  pass(std::chrono::minutes(5));
+  EXPECT_FALSE(healer_->status().recode.is_asked);
+  EXPECT_EQ(machine_.published(1).value()->journal.total_shards, 6U);
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ACrashInARecodeLosesNothing) {
+  for (const char* at : {"heal.recode.after_put", "heal.before_manifest", "heal.after_manifest",
+                         "heal.after_record"}) {
+    SCOPED_TRACE(at);
+    ArchiveServers servers;
+    ArchiveMachine machine(servers);
+    ASSERT_TRUE(machine.open());
+    for (std::uint64_t no = 1; no <= 2; ++no) ASSERT_TRUE(machine.write_and_archive(no));
+    const Rows rows = rows_of(machine.meta());
+    auto config = std::make_shared<zstor::Config>(*servers.config);
+    config->shards = {.minimal_shards = 2, .expected_shards = 4};
+    servers.config = config;
+    const auto open_healer = [&] {
+      return Healer::open({.data_dir = ArchiveMachine::kDir}, {.archiver = machine.archiver(),
+                                                               .meta = machine.meta(),
+                                                               .log = machine.log(),
+                                                               .store = machine.store(),
+                                                               .ownership = machine.ownership(),
+                                                               .disk = machine.disk(),
+                                                               .clock = servers.cluster.clock(),
+                                                               .random = random_})
+          .value();
+    };
+    ASSERT_TRUE(machine.open());
+    machine.store().probe();
+    {
+      const auto healer = open_healer();
+      healer->start_recode();
+      bool is_dead = false;
+      const FailpointHook hook([&](std::string_view name) {
+        if (name != at || is_dead) return;
+        is_dead = true;
+        machine.die();
+      });
+      for (int i = 0; i < 20 && !is_dead; ++i) {
+        if (const auto stepped = healer->step(); !stepped) break;
+      }
+      EXPECT_TRUE(is_dead);
+    }
+    machine.revive();
+    ASSERT_TRUE(machine.open());
+    machine.store().probe();
+    {
+      const auto healer = open_healer();
+      healer->start_recode();
+      for (int i = 0; i < 200; ++i) {
+        servers.cluster.clock().advance(std::chrono::seconds(20));
+        machine.store().probe();
+        ASSERT_TRUE(healer->step()) << i;
+      }
+      EXPECT_FALSE(healer->status().recode.is_asked);
+    }
+    for (std::uint64_t segment = 1; segment <= 2; ++segment) {
+      const auto manifest = machine.published(segment).value();
+      ASSERT_TRUE(manifest);
+      EXPECT_EQ(manifest->data->data_shards, 2U);
+      for (const zstor::Manifest* object : {&manifest->journal, &*manifest->data}) {
+        EXPECT_TRUE(machine.store().verify(*object, VerifyMode::kReadBack).value().faults.empty());
+      }
+    }
+    machine.close();
+    ArchiveMachine fresh(servers);
+    ASSERT_TRUE(fresh.open(/*recover=*/true));
+    EXPECT_EQ(rows_of(fresh.meta()), rows);
+  }
 }
 
 }  // namespace
