@@ -458,5 +458,28 @@ def b17_changes_of_the_configuration_with_crashes_between():
         world.read()
 
 
+def p8_a_stop_waits_for_no_backend():
+    with FaultWorld() as world:
+        world.mount()
+        world.write("early", 8)
+        world.sync_remote()
+        for proxy in world.proxies.values():
+            proxy.set(Fault("hold"))
+        world.write("late", 16)
+        waiting = world.sync_remote_in_background()
+        wait_until("uploads hang", lambda: any(
+            fault.happened for proxy in world.data_proxies for fault in proxy.faults) or time.sleep(0.1))
+        start = time.monotonic()
+        world.terminate()
+        took = time.monotonic() - start
+        print(f"        stopped after {took:.1f} s")
+        assert took < 30
+        assert waiting.wait(30) != 0
+        world.mend()
+        world.mount()
+        world.sync_remote()
+        world.read()
+
+
 if __name__ == "__main__":
-    main([function for name, function in sorted(globals().items()) if re.match(r"b\d+_", name)])
+    main([function for name, function in sorted(globals().items()) if re.match(r"[bp]\d+_", name)])

@@ -105,8 +105,9 @@ BACKEND_BUGS = [
      "b4_connections_that_end_in_the_middle"),
     ("b5-bad-shards-used", "shards that do not verify are tried again and again", "zstor/shard_fetch.cc",
      "  drop_bad(decoded.bad);\n", "  if (decoded.bad.size() > 1000) drop_bad(decoded.bad);\n", "b5_wrong_values"),
-    ("b6-any-line-length", "a reply line may be of any length", "zdb/reply.cc",
-     "    if (pending.size() <= kReplyLineLenMax) return {};\n", "    if (pending.size() <= SIZE_MAX) return {};\n",
+    ("b6-any-length", "a reply may be of any length", "zdb/reply.cc",
+     ("    if (pending.size() <= kReplyLineLenMax) return {};\n", "  if (in.size() > kReplyBytesMax - state_->fed) {\n"),
+     ("    if (pending.size() <= SIZE_MAX) return {};\n", "  if (in.size() > SIZE_MAX - state_->fed) {\n"),
      "b6_replies_against_the_protocol"),
     ("b7-no-second-try", "the archiver gives up when backends are full", "fs/archive/archiver.cc",
      "    if (stopping_) return;\n    if (worked) {\n", "    if (stopping_ || !worked) return;\n    if (worked) {\n",
@@ -122,7 +123,8 @@ BACKEND_BUGS = [
      "QSFS_ASSIGN(zstor::VerifyReport report, parts_.store.verify(manifest, zstor::VerifyMode::kCheck));",
      "zstor::VerifyReport report; report.good_shards_min = manifest.total_shards;", "b12_backends_that_lie"),
     ("b13-chain-unchecked", "nobody looks whether the backends were rolled back", "fs/archive/archiver.cc",
-     "    if (!chain_checked_ && (archived_count_ == 0 || is_unclaimed)) chain_checked_ = true;\n", "    chain_checked_ = true;\n",
+     "    if (!chain_checked_ && (archived_count_ == 0 || is_unclaimed)) chain_checked_ = true;\n",
+     "    if (!chain_checked_ && (is_unclaimed || number(watermark_) != 0)) chain_checked_ = true;\n",
      "b13_backends_that_were_rolled_back"),
     ("b14-check-only", "a scrub that is to read asks the servers for their word", "fs/heal/healer_units.cc",
      "reads ? VerifyMode::kReadBack : VerifyMode::kCheck", "reads ? VerifyMode::kCheck : VerifyMode::kCheck",
@@ -225,10 +227,12 @@ def try_bug(builder, bug):
     """What became of one bug, as a word and its explanation."""
     meaning, file, old, new = bug[1:5]
     text = (ROOT / file).read_text()
-    if text.count(old) != 1:
-        return "LOST", f"its text is in {file} {text.count(old)} times"
+    for gone, instead in zip([old], [new]) if isinstance(old, str) else zip(old, new):
+        if text.count(gone) != 1:
+            return "LOST", f"its text is in {file} {text.count(gone)} times"
+        text = text.replace(gone, instead)
     is_sim = len(bug) > 5 and bug[5] == "volume_sim_test"
-    error = builder.plant(file, text.replace(old, new), None if len(bug) == 5 else ["volume_sim_test" if is_sim else "qsfs-fs"])
+    error = builder.plant(file, text, None if len(bug) == 5 else ["volume_sim_test" if is_sim else "qsfs-fs"])
     if error is not None:
         return "BROKEN", f"does not build: {error[-1500:]}"
     found = failing_test(builder.scratch) if len(bug) == 5 else failing_fault_test(builder.scratch, bug[5])
