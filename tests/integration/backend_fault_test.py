@@ -439,7 +439,8 @@ def b17_changes_of_the_configuration_with_crashes_between():
             return "".join(part for part in groups if not any(address in part for address in gone))
         for step, text in enumerate([without(world.data[0]), without(world.data[0], world.data[1]),
                                      good.replace("minimal_shards = 3", "minimal_shards = 4")
-                                         .replace("expected_shards = 5", "expected_shards = 6"), good]):
+                                         .replace("expected_shards = 5", "expected_shards = 6"),
+                                     good, without(world.data[1])]):
             world.config.write_text(text)
             run(BIN / "qsfs", "reload", world.mount_point)
             # In the middle of what that began.

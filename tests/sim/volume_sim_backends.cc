@@ -155,7 +155,12 @@ void VolumeSim::flap() {
 void VolumeSim::archive_under_faults() {
   if (!archives_under_faults_) return;
   may_be_degraded_ = true;
-  break_backends();
+  if (dice(3) == 0) {
+    // As many as may be lost say that they have what they have not.
+    for (std::size_t i = loss_budget(); i > 0; --i) any_data().faults().lie_probability = 1;
+  } else {
+    break_backends();
+  }
   const auto stepped = service_->archiver().step();
   if (!has_crashed())
     note(stepped ? "archived all the same" : "not archived: " + stepped.error().message());
