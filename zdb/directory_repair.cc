@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 #include <unordered_set>
 
@@ -99,10 +100,7 @@ class Repairer {
     const auto data = disk_.open(file.data_path, OpenMode::kReadWrite);
     if (!data && is_missing(data.error())) return {};  // Its keys stay known as lost.
     if (!data) return std::unexpected(data.error());
-    const auto header = read_either_header(disk_, file);
-    if (!header && header.error().code != Errc::kCorruption && !is_missing(header.error())) {
-      return std::unexpected(header.error());
-    }
+    QSFS_ASSIGN(const std::optional<FileHeader> header, choose_header(**data, file));
     if (header) {
       mode_ = header->mode;
       QSFS_TRY(repair_data_header(**data, file, *header));
@@ -110,28 +108,61 @@ class Repairer {
       if (!is_complete) QSFS_TRY(remove_index(file));
     } else {
       QSFS_ASSIGN(const std::uint64_t size, (*data)->size());
-      const bool is_unfinished = is_newest && size <= kFileHeaderLen;
-      QSFS_ASSIGN(const auto guess, guess_file_header(**data, id, mode_));
-      if (!guess && !is_unfinished) return set_aside(file);
-      if (guess) {
-        done(file.data_path + ": its header is made anew");
-        QSFS_TRY((*data)->pwrite(0, encode_file_header(FileKind::kData, *guess)));
-        QSFS_TRY((*data)->datasync());
-        QSFS_TRY(remove_index(file));
-      }
+      if (!is_newest || size > kFileHeaderLen) return set_aside(file);
     }
     const Status recovered = recover_data_file(
-        disk_, file, is_newest, [](const IndexRecord&) {}, next_sequence, RecoveryMode::kSalvage);
+        disk_, file, is_newest, [](std::span<const IndexRecord>) {}, next_sequence,
+        RecoveryMode::kSalvage);
     if (recovered || is_missing(recovered.error())) return {};
     return recovered;
   }
 
-  Status repair_data_header(DiskFile& data, const DataFile& file, const FileHeader& header) {
+  // nullopt: it is missing or does not verify.
+  Result<std::optional<FileHeader>> read_header(FileKind kind, const DataFile& file) {
+    const std::string& path = kind == FileKind::kData ? file.data_path : file.index_path;
+    const auto opened = disk_.open(path, OpenMode::kRead);
+    if (!opened && is_missing(opened.error())) return std::optional<FileHeader>();
+    if (!opened) return std::unexpected(opened.error());
     Buffer bytes(kFileHeaderLen);
-    QSFS_ASSIGN(const std::size_t got, data.pread(0, bytes));
+    QSFS_ASSIGN(const std::size_t got, (*opened)->pread(0, bytes));
     bytes.resize(got);
-    if (decode_file_header(FileKind::kData, bytes, file.data_path)) return {};
-    done(file.data_path + ": its header is restored from the index file");
+    const auto header = decode_file_header(kind, bytes, path);
+    if (!header && header.error().code != Errc::kCorruption) return std::unexpected(header.error());
+    if (!header || header->file_id != file.id) return std::optional<FileHeader>();
+    return std::optional<FileHeader>(*header);
+  }
+
+  // Where the two headers do not agree, the one with which most entries can be read. nullopt: there
+  // is none.
+  Result<std::optional<FileHeader>> choose_header(DiskFile& data, const DataFile& file) {
+    QSFS_ASSIGN(const auto own, read_header(FileKind::kData, file));
+    QSFS_ASSIGN(const auto of_index, read_header(FileKind::kIndex, file));
+    if (own && of_index && *own == *of_index) return own;
+    QSFS_ASSIGN(const auto guess, guess_file_header(data, file.id, mode_));
+    QSFS_ASSIGN(const std::uint64_t size, data.size());
+    std::optional<FileHeader> best;
+    std::uint64_t best_count = 0;
+    for (const std::optional<FileHeader>& candidate : {own, of_index, guess}) {
+      if (!candidate) continue;
+      std::uint64_t count = 0;
+      QSFS_TRY(walk_entries(data, {.salt = candidate->salt, .begin = kFileHeaderLen, .size = size},
+                            [&](const WalkItem& item) {
+                              if (item.header && item.value_good) ++count;
+                            }));
+      if (best && count <= best_count) continue;
+      best = candidate;
+      best_count = count;
+    }
+    return best;
+  }
+
+  Status repair_data_header(DiskFile& data, const DataFile& file, const FileHeader& header) {
+    QSFS_ASSIGN(const auto own, read_header(FileKind::kData, file));
+    if (own && *own == header) return {};
+    QSFS_ASSIGN(const auto of_index, read_header(FileKind::kIndex, file));
+    done(file.data_path + (of_index && *of_index == header
+                               ? ": its header is restored from the index file"
+                               : ": its header is made anew"));
     QSFS_TRY(data.pwrite(0, encode_file_header(FileKind::kData, header)));
     return data.datasync();
   }
@@ -141,10 +172,7 @@ class Repairer {
     const auto index = disk_.open(file.index_path, OpenMode::kRead);
     if (!index && is_missing(index.error())) return false;
     if (!index) return std::unexpected(index.error());
-    Buffer bytes(kFileHeaderLen);
-    QSFS_ASSIGN(const std::size_t got, (*index)->pread(0, bytes));
-    bytes.resize(got);
-    const auto own = decode_file_header(FileKind::kIndex, bytes, file.index_path);
+    QSFS_ASSIGN(const auto own, read_header(FileKind::kIndex, file));
     if (!own || *own != header) return false;
     std::unordered_set<std::uint64_t> known;
     std::uint64_t end = kFileHeaderLen;

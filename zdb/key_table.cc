@@ -115,6 +115,21 @@ std::optional<EntryPlace> KeyTable::erase(const KeyHash& hash) {
   return before;
 }
 
+void KeyTable::prefetch_bucket(const KeyHash& hash) const {
+  const Shard& shard = shards_[shard_of(hash)];
+  if (shard.buckets.empty()) return;
+  __builtin_prefetch(
+      &shard.buckets[static_cast<std::uint32_t>(hash.bits) & (shard.buckets.size() - 1)]);
+}
+
+void KeyTable::prefetch_node(const KeyHash& hash) const {
+  const Shard& shard = shards_[shard_of(hash)];
+  if (shard.buckets.empty()) return;
+  const std::uint32_t at =
+      shard.buckets[static_cast<std::uint32_t>(hash.bits) & (shard.buckets.size() - 1)];
+  if (at != kNone) __builtin_prefetch(&shard.node(at));
+}
+
 std::uint64_t KeyTable::memory_bytes() const {
   std::uint64_t total = sizeof *this;
   for (const Shard& shard : shards_) {

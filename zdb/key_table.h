@@ -39,6 +39,10 @@ class KeyTable {
   // Returns what was there.
   std::optional<EntryPlace> erase(const KeyHash& hash);
 
+  // Hints for a find() or put() that follows soon: first the one, later the other.
+  void prefetch_bucket(const KeyHash& hash) const;
+  void prefetch_node(const KeyHash& hash) const;
+
   [[nodiscard]] std::uint64_t memory_bytes() const;
 
  private:

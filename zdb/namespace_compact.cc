@@ -22,6 +22,10 @@ constexpr int kMoveAttempts = 3;
 
 std::uint64_t entry_bytes(const DataFile& file) { return file.data_end - kFileHeaderLen; }
 
+std::uint64_t dead_bytes(const DataFile& file) {
+  return entry_bytes(file) - std::min(file.live_bytes, entry_bytes(file));
+}
+
 // Live, or dead and not to go yet.
 std::uint64_t kept_bytes(const DataFile& file) {
   return std::min(file.live_bytes + file.pinned_bytes, entry_bytes(file));
@@ -75,7 +79,7 @@ Result<bool> NamespaceStore::compact_unlocking(Pacer& pacer,
 std::uint64_t NamespaceStore::gain_of_locked(const DataFile& file) const {
   const bool is_pinned =
       context_.options.history.count() == 0 || context_.clock.now() < file.pinned_until;
-  return entry_bytes(file) - (is_pinned ? kept_bytes(file) : file.live_bytes);
+  return entry_bytes(file) - (is_pinned ? kept_bytes(file) : entry_bytes(file) - dead_bytes(file));
 }
 
 bool NamespaceStore::is_worth_compacting_locked(const DataFile& file) const {
@@ -336,7 +340,7 @@ bool NamespaceStore::is_merge_worth_it_locked(const FileMerge& merge) {
   const std::uint64_t after = merge.output_len() - kFileHeaderLen;
   if (before > after && (before - after) * 100 >= before * kCompactionGainPercent) return true;
   for (const MergeSource& source : merge.sources()) {
-    source.file->pinned_bytes = entry_bytes(*source.file) - source.file->live_bytes;
+    source.file->pinned_bytes = dead_bytes(*source.file);
     source.file->pinned_until = context_.clock.now() + pin_time();
   }
   return false;
@@ -446,7 +450,7 @@ void NamespaceStore::remove_replaced_unlocking(const FileMerge& merge) {
   reclaimed_bytes_ += before - std::min(before, output.data_end);
   const MonotonicTime until = context_.clock.now() + pin_time();
   for (const auto& [id, file] : files_) file->pinned_bytes = 0;
-  merge.output()->pinned_bytes = entry_bytes(output) - output.live_bytes;
+  merge.output()->pinned_bytes = dead_bytes(output);
   merge.output()->pinned_until = until;
   if (output.live_entries == 0) has_dead_ = true;
   mu_.unlock();

@@ -128,6 +128,7 @@ Result<ScanPage> NamespaceStore::scan_back(Bytes cursor, std::size_t entries_max
   ScanState state;
   state.entries_max = std::max<std::size_t>(entries_max, 1);
   const CursorKind kind = is_sequential() ? CursorKind::kId : CursorKind::kKey;
+  state.backwards = true;
   state.position = UINT64_MAX;
   if (!cursor.empty()) {
     QSFS_ASSIGN(const Cursor before, decode_cursor(cursor, kind));
@@ -192,7 +193,10 @@ Result<bool> NamespaceStore::stop_scan_unlocking(const std::shared_ptr<DataFile>
                                                  ScanState& state) {
   Buffer key;
   QSFS_ASSIGN(const auto header, header_at_unlocking(file, state.offset, key));
-  if (!header) {
+  // One that does not fit its place would send the client round in circles.
+  const bool fits = header && (state.backwards ? header->sequence < state.position
+                                               : header->sequence >= state.position);
+  if (!fits) {
     ++state.entries_max;
     ++state.steps_left;
     return false;

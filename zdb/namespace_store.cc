@@ -1,6 +1,7 @@
 #include "zdb/namespace_store.h"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "base/check.h"
@@ -66,8 +67,8 @@ Status NamespaceStore::recover() {
 Status NamespaceStore::recover_file(std::uint32_t file_id, bool is_newest) {
   auto file = std::make_shared<DataFile>(file_id, directory_);
   add_file_locked(file);
-  const RecordSink sink = [&](const IndexRecord& record)
-                              QSFS_NO_THREAD_SAFETY_ANALYSIS { replay(record, *file); };
+  const RecordSink sink = [&](std::span<const IndexRecord> records)
+                              QSFS_NO_THREAD_SAFETY_ANALYSIS { replay(records, *file); };
   std::uint64_t next_sequence = next_sequence_;
   const Status recovered = recover_data_file(context_.disk, *file, is_newest, sink, next_sequence);
   if (!recovered) {
@@ -79,10 +80,27 @@ Status NamespaceStore::recover_file(std::uint32_t file_id, bool is_newest) {
   return {};
 }
 
-void NamespaceStore::replay(const IndexRecord& record, DataFile& file) {
+void NamespaceStore::replay(std::span<const IndexRecord> records, DataFile& file) {
   // The files know the mode best: settings may be older than the first write.
   settings_.mode = file.header.mode;
-  const auto target = target_of(record.key);
+  // The table is far larger than the CPU's caches: what the next few need is fetched meanwhile.
+  constexpr std::size_t kAhead = 16;
+  std::array<std::optional<Target>, kAhead> targets;
+  for (; !records.empty(); records = records.subspan(std::min(kAhead, records.size()))) {
+    const std::size_t count = std::min(kAhead, records.size());
+    for (std::size_t i = 0; i < count; ++i) {
+      targets[i] = target_of(records[i].key);
+      if (targets[i] && !is_sequential()) keys_.prefetch_bucket(targets[i]->hash);
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      if (targets[i] && !is_sequential()) keys_.prefetch_node(targets[i]->hash);
+    }
+    for (std::size_t i = 0; i < count; ++i) replay_one(records[i], targets[i], file);
+  }
+}
+
+void NamespaceStore::replay_one(const IndexRecord& record, const std::optional<Target>& target,
+                                DataFile& file) {
   if (!target) {
     QSFS_LOG_ERROR("{}: an entry at {} has a key that the mode does not allow", file.data_path,
                    record.offset);

@@ -169,7 +169,9 @@ class NamespaceStore final : public EngineNamespace {
   Status recover() QSFS_REQUIRES(mu_);
   Status recover_file(std::uint32_t file_id, bool is_newest) QSFS_REQUIRES(mu_);
   Status reopen_active() QSFS_REQUIRES(mu_);
-  void replay(const IndexRecord& record, DataFile& file) QSFS_REQUIRES(mu_);
+  void replay(std::span<const IndexRecord> records, DataFile& file) QSFS_REQUIRES(mu_);
+  void replay_one(const IndexRecord& record, const std::optional<Target>& target, DataFile& file)
+      QSFS_REQUIRES(mu_);
 
   // The table.
   bool is_sequential() const QSFS_REQUIRES(mu_) {
@@ -275,6 +277,7 @@ class NamespaceStore final : public EngineNamespace {
   struct ScanState {
     // User mode: a sequence number. Sequential mode: an id.
     std::uint64_t position = 0;
+    bool backwards = false;
     std::uint64_t offset = 0;  // Within one file: of the value that was looked at last.
     std::size_t entries_max = 0;
     std::size_t steps_left = kScanSteps;

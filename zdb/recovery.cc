@@ -91,7 +91,8 @@ class FileRecovery {
   // The two headers back each other up: either one is enough.
   Status read_headers(bool is_newest) {
     QSFS_ASSIGN(const Buffer data_bytes, read_header_bytes(*data_));
-    const auto data_header = decode_file_header(FileKind::kData, data_bytes, file_.data_path);
+    const auto data_header =
+        own_header(decode_file_header(FileKind::kData, data_bytes, file_.data_path));
     if (!data_header && data_header.error().code == Errc::kUnsupported) {
       return std::unexpected(data_header.error());
     }
@@ -124,7 +125,14 @@ class FileRecovery {
   Result<FileHeader> read_index_header() {
     if (index_ == nullptr) return fail(Errc::kCorruption, file_.index_path + ": missing");
     QSFS_ASSIGN(const Buffer bytes, read_header_bytes(*index_));
-    return decode_file_header(FileKind::kIndex, bytes, file_.index_path);
+    return own_header(decode_file_header(FileKind::kIndex, bytes, file_.index_path));
+  }
+
+  // A file under another's name holds another part of history.
+  Result<FileHeader> own_header(Result<FileHeader> header) const {
+    if (!header || header->file_id == file_.id) return header;
+    return fail(Errc::kCorruption, file_.data_path + ": its header is that of file " +
+                                       std::to_string(header->file_id) + "; it was renamed");
   }
 
   // The process died while it was making the file: nothing was ever written to it.
@@ -197,11 +205,13 @@ class FileRecovery {
 
   bool apply_payload(Bytes payload) {
     ByteReader reader(payload);
+    records_.clear();
     while (!reader.at_end()) {
       const auto record = read_record(reader);
       if (!record) return false;
-      sink_(*record);
+      records_.push_back(*record);
     }
+    sink_(records_);
     return true;
   }
 
@@ -297,7 +307,7 @@ class FileRecovery {
                                    .unix_time_s = item.header->unix_time_s,
                                    .oldest_file = item.header->oldest_file,
                                    .key = item.key};
-          sink_(record);
+          sink_(std::span(&record, 1));
           append_record(record, payload);
           ++header.record_count;
           header.data_end = item.end;
@@ -336,6 +346,7 @@ class FileRecovery {
   bool header_damaged_ = false;
   bool index_damaged_ = false;
   std::uint64_t synced_below_ = kFileHeaderLen;
+  std::vector<IndexRecord> records_;  // Of a frame; views.
   std::uint64_t frame_sequence_ = 0;  // next_sequence of the frame before.
   std::uint64_t cut_ = UINT64_MAX;
   std::vector<std::uint64_t> torn_;  // Entries whose value does not verify, ascending.
@@ -360,6 +371,9 @@ Result<FileHeader> read_either_header(Disk& disk, const DataFile& file) {
     }
     QSFS_ASSIGN(const Buffer bytes, read_header_bytes(**opened));
     auto header = decode_file_header(kind, bytes, path);
+    if (header && header->file_id != file.id) {
+      header = fail(Errc::kCorruption, path + ": its header is that of another file");
+    }
     if (header || header.error().code != Errc::kCorruption) return header;
     error = header.error();
   }

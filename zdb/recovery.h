@@ -13,14 +13,16 @@
 
 #include <functional>
 #include <set>
+#include <span>
 #include <string>
 
 #include "zdb/data_file.h"
 
 namespace qsfs::zdb {
 
-// Gets the entries of the file in order: values and tombstones. The key lives during the call.
-using RecordSink = std::function<void(const IndexRecord&)>;
+// Gets the entries of the file in order, many at once: values and tombstones. The keys live during
+// the call.
+using RecordSink = std::function<void(std::span<const IndexRecord>)>;
 
 enum class RecoveryMode {
   kStart,

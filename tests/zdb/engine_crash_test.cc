@@ -478,6 +478,20 @@ TEST(EngineRotTest, AMissingDataFileIsAnErrorNotAMissingKey) {
   EXPECT_EQ(life.must_get("a"), "again");
 }
 
+TEST(EngineRotTest, AFileUnderAnothersNameIsNotTakenForIt) {
+  EngineLife life;
+  life.open();
+  life.must_set("a", "1");
+  ASSERT_TRUE(life.ns().rotate());
+  life.must_set("b", "2");
+  life.close();
+  const auto files = life.data_files();
+  const Buffer first = read_whole_file(life.disk(), files.at(0), kMiB).value();
+  life.remove_index_files();
+  ASSERT_TRUE(write_file_atomically(life.disk(), files.at(1), first));
+  EXPECT_EQ(life.try_open().error().code, Errc::kCorruption);
+}
+
 // A value that holds a copy of an entry, as a backup of our own files does.
 TEST(EngineRotTest, AnEntryInsideAValueIsNeverTakenForOne) {
   EngineLife life;
