@@ -30,6 +30,8 @@ class DiskFile {
   virtual ~DiskFile() = default;
   // Fills `out` unless the file ends first; returns how many bytes were read.
   virtual Result<std::size_t> pread(std::uint64_t offset, MutableBytes out) = 0;
+  // A hint: the range will be read soon. May take a moment, never waits for the disk.
+  virtual void will_need(std::uint64_t /*offset*/, std::uint64_t /*len*/) {}
   virtual Status pwrite(std::uint64_t offset, Bytes bytes) = 0;
   // fdatasync: the data, and the size that is needed to read it, are durable. After a failure the
   // unsynced bytes may be lost: never call it again on this file and call that good.

@@ -68,6 +68,11 @@ class PosixFile final : public DiskFile {
     return {};
   }
 
+  void will_need(std::uint64_t offset, std::uint64_t len) override {
+    // Its failure costs time only, and the read that follows tells what is wrong.
+    static_cast<void>(::posix_fadvise(fd_.get(), static_cast<off_t>(offset),
+                                      static_cast<off_t>(len), POSIX_FADV_WILLNEED));
+  }
   Status datasync() override {
     note_blocking();
     if (::fdatasync(fd_.get()) != 0) return fail_errno(errno, "sync " + path_);

@@ -366,8 +366,58 @@ void SegmentCache::drop_cached(SegmentId segment) {
   if (!removed) QSFS_LOG_WARN("cache: {}", removed.error().message());
 }
 
+bool SegmentCache::queue_local_locked(SegmentId segment, std::uint32_t position,
+                                      std::uint64_t length) {
+  if (stopping_ || length > kLocalPieceMax) return false;
+  const std::uint64_t end = position + length;
+  for (std::uint64_t at = position / kLocalChunk * kLocalChunk; at < end; at += kLocalChunk) {
+    const std::pair chunk(segment, static_cast<std::uint32_t>(at));
+    if (!local_chunks_.empty() && local_chunks_.back() == chunk) continue;
+    if (local_chunks_.size() >= kLocalChunksMax) break;
+    local_chunks_.push_back(chunk);
+  }
+  if (prefetches_locally_ || local_chunks_.empty()) return false;
+  prefetches_locally_ = true;
+  return true;
+}
+
+void SegmentCache::run_local_prefetches() {
+  std::shared_ptr<SegmentFile> file;
+  while (true) {
+    std::pair<SegmentId, std::uint32_t> chunk;
+    {
+      MutexLock lock(mu_);
+      if (stopping_ || local_chunks_.empty()) {
+        local_chunks_.clear();
+        prefetches_locally_ = false;
+        return;
+      }
+      chunk = local_chunks_.front();
+      local_chunks_.pop_front();
+    }
+    if (file == nullptr || file->id() != chunk.first) {
+      auto found = parts_.local.find(chunk.first);
+      // Whoever reads there sees the error, or fetches what was evicted.
+      if (!found || *found == nullptr) continue;
+      file = std::move(*found);
+    }
+    file->will_need(chunk.second, kLocalChunk);
+  }
+}
+
 void SegmentCache::prefetch(SegmentId segment, std::uint32_t position, std::uint64_t length) {
   if (length == 0) return;
+  bool is_local = false;
+  bool begins = false;
+  {
+    MutexLock lock(mu_);
+    const auto found = archived_.find(segment);
+    is_local = found == archived_.end() || found->second.is_local;
+    if (is_local) begins = queue_local_locked(segment, position, length);
+  }
+  if (begins) prefetch_group_.run([this] { run_local_prefetches(); });
+  if (is_local) return;
+
   const std::uint32_t first = position / options_.stripe_size;
   const auto last = static_cast<std::uint32_t>((position + length - 1) / options_.stripe_size);
   for (std::uint32_t stripe = first; stripe <= last; ++stripe) {

@@ -118,6 +118,12 @@ class SegmentCache final : public PayloadReader {
   static constexpr std::size_t kRecentStripesMax = 16;
   // Prefetches queued or running.
   static constexpr std::size_t kPrefetchesMax = 16;
+  // Of a local segment, the disk is asked ahead for small pieces, which its own read-ahead cannot
+  // foresee; and for what is around them: it is likely to be of the same file, and a disk gives
+  // 64 KiB nearly as fast as 4.
+  static constexpr std::uint64_t kLocalPieceMax = 256 * kKiB;
+  static constexpr std::uint32_t kLocalChunk = 64 * kKiB;
+  static constexpr std::size_t kLocalChunksMax = 4096;
   // Segments with cached stripes: each costs its block sums in memory (0.1 % of its size).
   static constexpr std::size_t kCachedSegmentsMax = 1024;
 
@@ -161,6 +167,11 @@ class SegmentCache final : public PayloadReader {
   std::shared_ptr<SegmentFile> cached_file(SegmentId segment) QSFS_EXCLUDES(mu_);
   void drop_cached(SegmentId segment);
 
+  // Queues the chunks that the piece touches. True: somebody must run_local_prefetches().
+  bool queue_local_locked(SegmentId segment, std::uint32_t position, std::uint64_t length)
+      QSFS_REQUIRES(mu_);
+  void run_local_prefetches() QSFS_EXCLUDES(mu_);
+
   std::uint64_t used_bytes_locked() const QSFS_REQUIRES(mu_);
   // The file that has the stripe, or nullptr.
   std::shared_ptr<SegmentFile> present_locked(StripeKey key) const QSFS_REQUIRES(mu_);
@@ -184,6 +195,9 @@ class SegmentCache final : public PayloadReader {
   // Of stripes that are being written to the cache.
   std::uint64_t reserved_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::size_t prefetches_ QSFS_GUARDED_BY(mu_) = 0;
+  // Chunks of local segments, in the order in which they were asked for.
+  std::deque<std::pair<SegmentId, std::uint32_t>> local_chunks_ QSFS_GUARDED_BY(mu_);
+  bool prefetches_locally_ QSFS_GUARDED_BY(mu_) = false;
   std::size_t cached_segments_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t archived_local_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::map<SegmentId, Archived> archived_ QSFS_GUARDED_BY(mu_);

@@ -50,15 +50,15 @@ void Edge::remember(const Attributes& attributes) {
   Shard& of = shard(attributes.ino);
   MutexLock lock(of.mu);
   Known& known = of.known[attributes.ino];
-  ++known.references;
-  known.told_bytes = attributes.allocated_bytes;
+  if (known.references != kReferencesMax) ++known.references;
+  known.told_blocks = blocks_of(attributes);
 }
 
 void Edge::will_tell(InodeNumber ino) {
   Shard& of = shard(ino);
   MutexLock lock(of.mu);
   const auto found = of.known.find(ino);
-  if (found != of.known.end()) found->second.told_bytes = kToldSomething;
+  if (found != of.known.end()) found->second.told_blocks = kToldSomething;
 }
 
 void Edge::told(const Attributes& attributes) {
@@ -66,8 +66,8 @@ void Edge::told(const Attributes& attributes) {
   MutexLock lock(of.mu);
   const auto found = of.known.find(attributes.ino);
   // Unless someone had the kernel forget it meanwhile.
-  if (found != of.known.end() && found->second.told_bytes == kToldSomething) {
-    found->second.told_bytes = attributes.allocated_bytes;
+  if (found != of.known.end() && found->second.told_blocks == kToldSomething) {
+    found->second.told_blocks = blocks_of(attributes);
   }
 }
 
@@ -76,19 +76,19 @@ void Edge::content_changed(InodeNumber ino) {
   // Gone meanwhile: nobody will ask for its blocks.
   if (!attributes) return;
   Shard& of = shard(ino);
-  std::uint64_t before = kToldNothing;
+  std::uint32_t before = kToldNothing;
   {
     MutexLock lock(of.mu);
     const auto found = of.known.find(ino);
-    if (found != of.known.end()) before = found->second.told_bytes;
+    if (found != of.known.end()) before = found->second.told_blocks;
   }
-  if (before == kToldNothing || before == attributes->allocated_bytes) return;
+  if (before == kToldNothing || before == blocks_of(*attributes)) return;
   forget_attributes(ino);
   MutexLock lock(of.mu);
   const auto found = of.known.find(ino);
   // Only now: until then another thread that changed the content must do the same.
-  if (found != of.known.end() && found->second.told_bytes == before) {
-    found->second.told_bytes = kToldNothing;
+  if (found != of.known.end() && found->second.told_blocks == before) {
+    found->second.told_blocks = kToldNothing;
   }
 }
 
@@ -111,11 +111,14 @@ void Edge::forget(InodeNumber ino, std::uint64_t count) {
     MutexLock lock(of.mu);
     const auto found = of.known.find(ino);
     if (found == of.known.end()) return;
+    if (found->second.references == kReferencesMax) return;
     if (found->second.references > count) {
-      found->second.references -= count;
+      found->second.references -= static_cast<std::uint32_t>(count);
       return;
     }
     of.known.erase(found);
+    // The kernel has let go of all: so does the table.
+    if (of.known.empty()) of.known = {};
     if (of.orphans.erase(ino) == 0) return;
   }
   const Status forgotten = volume_.forget_orphan(ino);

@@ -4,10 +4,11 @@
 // once with ENOSYS, after which the kernel sends no open, release, or flush.
 #pragma once
 
+#include <absl/container/flat_hash_map.h>
+
 #include <array>
 #include <cstdint>
 #include <functional>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "base/mutex.h"
@@ -82,16 +83,23 @@ class Edge {
  private:
   static constexpr std::size_t kShards = 64;
   // What the kernel may believe to be `allocated_bytes`: nothing; anything.
-  static constexpr std::uint64_t kToldNothing = UINT64_MAX;
-  static constexpr std::uint64_t kToldSomething = UINT64_MAX - 1;
-  // An inode that the kernel has in memory.
+  static constexpr std::uint32_t kToldNothing = UINT32_MAX;
+  static constexpr std::uint32_t kToldSomething = UINT32_MAX - 1;
+  // Where the count of references stays once it is there: the inode is known until the end of the
+  // mount.
+  static constexpr std::uint32_t kReferencesMax = UINT32_MAX;
+  // An inode that the kernel has in memory; there may be tens of millions.
   struct Known {
-    std::uint64_t references = 0;
-    std::uint64_t told_bytes = kToldNothing;
+    std::uint32_t references = 0;
+    std::uint32_t told_blocks = kToldNothing;
   };
+  // Blocks of 512 bytes as the kernel shows them, below the two values that mean something else.
+  static std::uint32_t blocks_of(const Attributes& attributes) {
+    return static_cast<std::uint32_t>((attributes.allocated_bytes + 511) / 512 % kToldSomething);
+  }
   struct Shard {
     Mutex mu;  // Nothing is called under it.
-    std::unordered_map<InodeNumber, Known> known QSFS_GUARDED_BY(mu);
+    absl::flat_hash_map<InodeNumber, Known> known QSFS_GUARDED_BY(mu);
     std::unordered_set<InodeNumber> orphans QSFS_GUARDED_BY(mu);
   };
   Shard& shard(InodeNumber ino) { return shards_[ino % kShards]; }

@@ -110,6 +110,10 @@ class SegmentFileImpl final : public SegmentFile {
     return {};
   }
 
+  void will_need(std::uint32_t position, std::uint64_t length) override {
+    file_->will_need(position, length);
+  }
+
   Status datasync() override {
     if (sync_failed_) return fail(Errc::kIo, path() + ": an earlier sync has failed");
     const Status synced = file_->datasync();

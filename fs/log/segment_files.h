@@ -62,6 +62,8 @@ class SegmentFile {
   // reads again until the block stands still). kCorruption: the block does not match its sum; kIo.
   // REQUIRES: the range was written (a cache checks presence before).
   virtual Status read(std::uint32_t position, MutableBytes out) = 0;
+  // A hint: the range will be read soon.
+  virtual void will_need(std::uint32_t position, std::uint64_t length) = 0;
 
   // fdatasync; the sums of a segment that is no longer written are stored with it by seal().
   virtual Status datasync() = 0;

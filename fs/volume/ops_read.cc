@@ -116,22 +116,25 @@ void VolumeImpl::read_ahead(InodeNumber ino, std::uint64_t offset, std::uint64_t
     if (!found) return;
     window = std::move(*found);
   }
-  std::optional<FileExtent> joined;
-  const auto prefetch = [&] {
-    if (joined) {
-      payload_.prefetch(joined->extent.segment, joined->extent.position, joined->extent.length);
-    }
-  };
+  std::vector<ExtentRow> pieces;
+  std::uint64_t piece_end = 0;
   for (const FileExtent& extent : window.overlapping) {
     const FileExtent part = clip(extent, range.begin, end);
-    if (joined && continues(*joined, part)) {
-      joined->extent.length += part.extent.length;
+    if (!pieces.empty() && piece_end == part.file_offset &&
+        pieces.back().segment == part.extent.segment &&
+        pieces.back().position + pieces.back().length == part.extent.position) {
+      pieces.back().length += part.extent.length;
     } else {
-      prefetch();
-      joined = part;
+      pieces.push_back(part.extent);
     }
+    piece_end = end_of(part);
   }
-  prefetch();
+  // In the order of the disk, where neighbours can be read as one.
+  std::ranges::sort(
+      pieces, {}, [](const ExtentRow& piece) { return std::pair(piece.segment, piece.position); });
+  for (const ExtentRow& piece : pieces) {
+    payload_.prefetch(piece.segment, piece.position, piece.length);
+  }
 }
 
 Result<std::uint64_t> VolumeImpl::seek(InodeNumber ino, std::uint64_t offset, SeekTarget target) {

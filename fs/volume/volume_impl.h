@@ -48,8 +48,8 @@ inline constexpr std::size_t kExtentsPerRecordMax = 1024;
 // A write is one record unless it replaces more than this: about 600 KiB of journal. Beyond (a
 // megabyte that was written in pieces of less than 64 bytes) it is done in several, front to back.
 inline constexpr std::size_t kExtentsPerWriteMax = 16384;
-// Extents whose payload one read-ahead asks for.
-inline constexpr std::size_t kExtentsPerPrefetchMax = 64;
+// Extents whose payload one read-ahead asks for: 8 MiB that were written 4 KiB at a time.
+inline constexpr std::size_t kExtentsPerPrefetchMax = 2048;
 // How often an operation starts again because what it looked at changed before it had the locks.
 inline constexpr int kLockAttemptsMax = 1000;
 // How often a read starts again because its extents changed under it and their payload is gone.

@@ -284,6 +284,22 @@ TEST_F(CacheTest, PrefetchesAreBounded) {
   EXPECT_EQ(cache_->counters().stripes_prefetched, 24u);
 }
 
+// A file that was overwritten all over is read at the speed of the disk.
+TEST_F(CacheTest, AsksTheDiskAheadForSmallPiecesOfLocalSegments) {
+  open();
+  const SegmentId first = write_local(1, kSegmentMax);
+  const SegmentId second = archived_segment(2, kSegmentMax);
+  cache_->prefetch(first, 10, 100);
+  cache_->prefetch(first, 5000, 100);  // Of the same chunk.
+  cache_->prefetch(second, 0, 4096);
+  cache_->prefetch(SegmentId{3}, 0, 4096);  // There is none.
+  EXPECT_EQ(runner_.queued(), 1u);
+  runner_.run_all();
+  EXPECT_EQ(disk_.hinted_bytes(), 2u * SegmentCache::kLocalChunk);
+  cache_->prefetch(first, 0, SegmentCache::kLocalPieceMax + 1);  // The disk sees that by itself.
+  EXPECT_EQ(runner_.queued(), 0u);
+}
+
 TEST_F(CacheTest, PrefetchesNothingThatIsThereOrOnItsWay) {
   open();
   const SegmentId unarchived = write_local(1, kSegmentMax);
@@ -292,7 +308,9 @@ TEST_F(CacheTest, PrefetchesNothingThatIsThereOrOnItsWay) {
   cache_->prefetch(unarchived, 0, kSegmentMax);
   cache_->prefetch(local, 0, kSegmentMax);
   cache_->prefetch(remote, 0, 0);
-  EXPECT_EQ(runner_.queued(), 0u);
+  runner_.run_all();
+  EXPECT_EQ(cache_->counters().stripes_prefetched, 0u);
+  EXPECT_TRUE(store_.stripes_read().empty());
   cache_->prefetch(remote, 0, 2 * kStripe);
   cache_->prefetch(remote, 0, 2 * kStripe);
   EXPECT_EQ(runner_.queued(), 2u);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <map>
 #include <optional>
 #include <set>
@@ -234,6 +235,7 @@ class SimDisk::Platter {
   std::uint64_t life_ QSFS_GUARDED_BY(mu_) = 1;
   bool crashed_ QSFS_GUARDED_BY(mu_) = false;
   std::array<std::uint64_t, kDiskCallKinds> calls_ QSFS_GUARDED_BY(mu_){};
+  std::atomic<std::uint64_t> hinted_bytes_{0};
   std::vector<DiskFault> faults_ QSFS_GUARDED_BY(mu_);
   std::uint64_t crash_in_ QSFS_GUARDED_BY(mu_) = 0;
   CrashKind crash_kind_ QSFS_GUARDED_BY(mu_) = CrashKind::kKill;
@@ -295,6 +297,10 @@ class SimDisk::File final : public DiskFile {
     const MutexLock lock(platter_->mu_);
     QSFS_TRY(enter(DiskCall::kRead));
     return node_->image->read(offset, out);
+  }
+
+  void will_need(std::uint64_t /*offset*/, std::uint64_t len) override {
+    platter_->hinted_bytes_.fetch_add(len, std::memory_order_relaxed);
   }
 
   Status pwrite(std::uint64_t offset, Bytes bytes) override {
@@ -556,6 +562,7 @@ std::unique_ptr<SimDisk> SimDisk::reopen() {
   ++platter_->life_;
   platter_->crashed_ = false;
   platter_->calls_ = {};
+  platter_->hinted_bytes_ = 0;
   platter_->faults_.clear();
   platter_->crash_in_ = 0;
   platter_->capacity_ = UINT64_MAX / 2;
@@ -579,6 +586,8 @@ void SimDisk::clear_faults() {
   const MutexLock lock(platter_->mu_);
   platter_->faults_.clear();
 }
+
+std::uint64_t SimDisk::hinted_bytes() const { return platter_->hinted_bytes_; }
 
 std::uint64_t SimDisk::calls(DiskCall call) const {
   const MutexLock lock(platter_->mu_);

@@ -93,6 +93,9 @@ class SimDisk final : public Disk {
   // Calls so far in this life, failed ones included.
   [[nodiscard]] std::uint64_t calls(DiskCall call = DiskCall::kAny) const;
 
+  // What will_need() was told in this life.
+  [[nodiscard]] std::uint64_t hinted_bytes() const;
+
   // All that files may allocate together; ENOSPC beyond. Unlimited at first.
   void set_capacity(std::uint64_t bytes);
   [[nodiscard]] std::uint64_t used_bytes() const;
