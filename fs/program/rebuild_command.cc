@@ -100,8 +100,7 @@ int run_rebuild(const Arguments& arguments, std::shared_ptr<const zstor::Config>
   if (!data_dir.empty() && posix_disk().stat(data_dir + "/meta/CURRENT")) {
     fmt::print(stderr,
                "qsfs-fs: {} holds the volume: mount it and run qsfs check --rebuild-manifests on "
-               "the mount, it knows more than the shards do (or give another --data-dir when it is "
-               "damaged)\n",
+               "the mount, it knows more than the shards do (when it is damaged, move it away)\n",
                data_dir);
     return 2;
   }

@@ -227,6 +227,15 @@ TEST(MountCommandTest, PassesEverythingOn) {
               ElementsAre("qsfs-fs", "--config", "/c", "--data-dir", "/d", "--foreground",
                           "--read-only", "--recover", "--strict", "--log-level", "debug",
                           "--log-file", "/l", "-o", "a,b", "-o", "c", "--", "/m"));
+  EXPECT_THAT(
+      qsfs_fs_command_line(
+          {.config_path = "/c", .mountpoint = "/m", .receipt = "1:ab", .recover = true}),
+      ElementsAre("qsfs-fs", "--config", "/c", "--recover", "--receipt", "1:ab", "--", "/m"));
+}
+
+TEST(MountCommandTest, ARebuildMountsNothing) {
+  EXPECT_THAT(qsfs_fs_command_line({.config_path = "/c", .rebuild_manifests = true, .json = true}),
+              ElementsAre("qsfs-fs", "--config", "/c", "--rebuild-manifests", "--json"));
 }
 
 TEST(EncodePercentTest, KeepsPathsReadable) {
