@@ -86,19 +86,16 @@ def b3_half_open_backends():
         world.read()
 
 
-def b4_connections_that_end_in_the_middle():
+def connections_end(*kinds):
+    """Each of `kinds` is a set of faults, of two backends."""
     with FaultWorld() as world:
         world.mount()
         happened = 0
-        for number, faults in enumerate([
-                # One byte later each time, in every kind of reply, at the connection's beginning as well.
-                (Fault("cut", probability=0.2),),
-                (Fault("drop_reply", ["SET"], probability=0.3), Fault("drop_reply", ["GET"], probability=0.2)),
-                (Fault("cut", ["SELECT", "AUTH"], probability=0.7),)]):
+        for number, faults in enumerate(kinds):
             world.break_data(2, *faults)
             for part in range(3):
                 world.write(f"file {number} {part}", 3)
-                if number == 2:
+                if "SELECT" in faults[0].commands:
                     for proxy in world.data_proxies[:2]:
                         proxy.break_all()
                 world.sync_remote()
@@ -111,6 +108,16 @@ def b4_connections_that_end_in_the_middle():
                 world.wait_state(server, "healthy")
             world.read()
         world.nothing_is_doubled(lost_replies=happened)
+
+
+def b4_replies_that_are_cut():
+    # One byte later each time, in every kind of reply.
+    connections_end((Fault("cut", probability=0.2),))
+
+
+def b4_replies_that_are_lost():
+    connections_end((Fault("drop_reply", ["SET"], probability=0.3), Fault("drop_reply", ["GET"], probability=0.2)),
+                    (Fault("cut", ["SELECT", "AUTH"], count=4),))
 
 
 def b5_wrong_values():
@@ -217,7 +224,7 @@ def b8_refused_passwords():
         assert world.status()["verdict"] != "ok"
 
 
-def b9_locked_and_frozen_namespaces():
+def b9_locked_namespaces():
     with FaultWorld(extra_config=QUICK_DEATH) as world:
         world.mount()
         world.write("early", 8)
@@ -233,6 +240,14 @@ def b9_locked_and_frozen_namespaces():
         assert waiting.poll() is None
         world.mend()
         assert waiting.wait(120) == 0
+        world.read()
+
+
+def b9_frozen_namespaces():
+    with FaultWorld(extra_config=QUICK_DEATH) as world:
+        world.mount()
+        world.write("early", 8)
+        world.sync_remote()
         for proxy in world.data_proxies[:2]:
             proxy.set(Fault("error", ["GET", "SET", "DEL", "CHECK"], text="Namespace is temporarily frozen"))
         world.read()
