@@ -225,7 +225,13 @@ EntryPlace IdTable::Chunk::place_of(std::uint32_t index) const {
 }
 
 void IdTable::Chunk::forget(std::uint32_t begin, std::uint32_t end) {
-  for (std::uint32_t at = begin; at < end; ++at) set_bit(known, at, false);
+  for (std::uint32_t at = begin; at < end;) {
+    const std::uint32_t stop = std::min(end, (at / 64 + 1) * 64);
+    const std::uint64_t ones =
+        stop - at == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << (stop - at)) - 1;
+    known[at / 64] &= ~(ones << (at % 64));
+    at = stop;
+  }
 }
 
 // `index` gets a run of its own; what was behind it in its run another one. Then neighbours that
