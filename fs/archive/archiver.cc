@@ -271,11 +271,16 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::upload(SegmentId id,
 Status Archiver::publish(SegmentId id, const SegmentRow& row, zstor::SegmentManifest& manifest,
                          bool adopted) {
   QSFS_ASSIGN(zstor::Head head, hold_head());
-  {
+  const auto is_lost = [&] {
     MutexLock lock(mu_);
-    if (!head.tip && tip_.segment != 0) {
-      // All that was published is gone: it comes back first, or this would stand behind a hole.
-      chain_checked_ = false;
+    return !head.tip && tip_.segment != 0;
+  };
+  if (is_lost()) {
+    // What was published is gone, or the head never got so far: it comes back first, or this would
+    // stand behind a hole.
+    QSFS_TRY(restore_chain());
+    QSFS_ASSIGN(head, hold_head());
+    if (is_lost()) {
       return fail(Errc::kUnavailable, "the meta backends have lost the head of the volume");
     }
   }

@@ -62,7 +62,10 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   app.add_option("--log-level", level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   app.add_option("--log-file", arguments.log_file, "default: qsfs-fs.log in the data directory");
-  app.add_option("-o", options, "mount options, separated by commas")->delimiter(',');
+  // One word each: the next is the mount point.
+  app.add_option("-o", options, "mount options, separated by commas")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   CLI::Option* rebuild =
       app.add_flag("--rebuild-manifests", arguments.rebuild_manifests,
                    "mount nothing; make what the meta backends have lost again from the shards on "

@@ -293,7 +293,8 @@ def b11_a_power_cut_of_all_backends():
         world.sync_remote()
         world.power_cut(world.data, kept)
         # The local copy is there: what the backends have forgotten is stored again.
-        wait_until("it is noticed", lambda: world.status()["verdict"] != "ok" or time.sleep(0.2))
+        wait_until("it is stored again",
+                   lambda: world.metric("qsfs_repair_objects_restored_total") >= 1 or time.sleep(0.2))
         world.wait_whole()
         world.nothing_is_doubled()
         world.read()
