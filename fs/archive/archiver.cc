@@ -163,11 +163,10 @@ Result<zstor::Manifest> Archiver::put_verified(zstor::Source& source,
   failpoint("archive.after_verify");
   const unsigned required = is_whole ? manifest.total_shards : shards_required(manifest);
   if (manifest.stripes.empty() || report.good_shards_min >= required) return manifest;
-  if (is_whole) {
-    // Nothing names it, and nothing will. What cannot be deleted now stays as garbage.
-    const auto remaining = parts_.store.remove(manifest);
-    if (!remaining) return std::unexpected(remaining.error());
-  }
+  // Nothing names it, and nothing will: the next try has another generation. What cannot be deleted
+  // now stays as garbage.
+  const auto remaining = parts_.store.remove(manifest);
+  if (!remaining) return std::unexpected(remaining.error());
   return fail(Errc::kUnavailable,
               options.label + ": only " + std::to_string(report.good_shards_min) + " of " +
                   std::to_string(manifest.total_shards) + " shards were verified, " +
