@@ -43,6 +43,12 @@ Result<Buffer> read_whole_file(Disk& disk, const std::string& path, std::uint64_
   return content;
 }
 
+Status remove_contents(Disk& disk, const std::string& path) {
+  QSFS_ASSIGN(const std::vector<std::string> names, disk.list(path));
+  for (const std::string& name : names) QSFS_TRY(remove_tree(disk, path + "/" + name));
+  return {};
+}
+
 Status remove_tree(Disk& disk, const std::string& path) {
   const auto info = disk.stat(path);
   if (!info) {
@@ -50,8 +56,7 @@ Status remove_tree(Disk& disk, const std::string& path) {
     return std::unexpected(info.error());
   }
   if (!info->is_directory) return disk.remove(path);
-  QSFS_ASSIGN(const std::vector<std::string> names, disk.list(path));
-  for (const std::string& name : names) QSFS_TRY(remove_tree(disk, path + "/" + name));
+  QSFS_TRY(remove_contents(disk, path));
   return disk.remove_directory(path);
 }
 

@@ -104,6 +104,9 @@ Status write_file_atomically(Disk& disk, const std::string& path, Bytes content)
 // kTooBig when the file is longer than `size_max`.
 Result<Buffer> read_whole_file(Disk& disk, const std::string& path, std::uint64_t size_max);
 
+// Empties a directory, which stays.
+Status remove_contents(Disk& disk, const std::string& path);
+
 // Removes a directory and all that is in it; fine when it does not exist.
 Status remove_tree(Disk& disk, const std::string& path);
 

@@ -36,8 +36,9 @@ SegmentCache::~SegmentCache() { stop(); }
 Result<std::unique_ptr<SegmentCache>> SegmentCache::open(const CacheOptions& options,
                                                          const Parts& parts,
                                                          const std::vector<SegmentId>& archived) {
-  QSFS_TRY(remove_tree(parts.disk, options.directory));
+  // The directory stays: on a full disk it could not be made again.
   QSFS_TRY(create_directories(parts.disk, options.directory));
+  QSFS_TRY(remove_contents(parts.disk, options.directory));
   auto cache = std::unique_ptr<SegmentCache>(new SegmentCache(options, parts));
   QSFS_ASSIGN(cache->cached_files_,
               SegmentFiles::open(parts.disk, options.directory, options.segment_bytes_max));

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <filesystem>
@@ -181,6 +182,19 @@ TEST_F(PosixDiskTest, StoresIntoAMappingAreTheFile) {
   EXPECT_EQ(byte[0], std::byte{42});
   Buffer page(4096);
   EXPECT_EQ(*(*file)->pread(4000, page), 96u);
+}
+
+TEST_F(PosixDiskTest, AnEmptiedDirectoryIsTheSameDirectory) {
+  const std::string top = directory_ + "/top";
+  ASSERT_TRUE(create_directories(disk_, top + "/a/b"));
+  ASSERT_TRUE(write_file_atomically(disk_, top + "/a/b/f", as_bytes("x")));
+  struct stat before{};
+  ASSERT_EQ(::stat(top.c_str(), &before), 0);
+  ASSERT_TRUE(remove_contents(disk_, top));
+  struct stat after{};
+  ASSERT_EQ(::stat(top.c_str(), &after), 0);
+  EXPECT_EQ(after.st_ino, before.st_ino);
+  EXPECT_TRUE(disk_.list(top)->empty());
 }
 
 TEST_F(PosixDiskTest, TreesAreMadeAndRemoved) {
