@@ -229,7 +229,10 @@ void Healer::observe() {
   status_.backends_lost = lost;
   status_.backends_checking = checking;
   status_.meta_checking = meta_checking;
-  if (changed) is_look_asked_ = true;
+  if (!changed) return;
+  is_look_asked_ = true;
+  // What could not be deleted there may be, now that it is back.
+  garbage_again_ = {};
 }
 
 bool Healer::is_lost(const BackendId& id) const {
@@ -292,6 +295,7 @@ Healer::Judgement Healer::judge(const zstor::Manifest& manifest, bool count_shar
 
 Status Healer::look() {
   queue_.clear();
+  is_pass_useful_ = false;
   expected_.clear();
   {
     // What changes from here on asks for another.
@@ -379,8 +383,7 @@ Status Healer::restore_from_disk(SegmentId segment, bool is_journal, zstor::Mani
                                                          [this] { return is_stopping(); }));
   if (!stored) {
     // Behind the next checkpoint nobody needs the journal; the data is needed for ever.
-    if (is_journal) parts_.archiver.request_checkpoint();
-    return {};
+    return is_journal ? replace_checkpoint() : Status{};
   }
   QSFS_LOG_WARN("heal: segment {}: the backends have lost its {}; it was stored again from here",
                 number(segment), is_journal ? "journal" : "data");
@@ -389,6 +392,17 @@ Status Healer::restore_from_disk(SegmentId segment, bool is_journal, zstor::Mani
   outcome.is_lost = false;
   MutexLock lock(mu_);
   ++status_.objects_restored;
+  return {};
+}
+
+Status Healer::replace_checkpoint() {
+  const MonotonicTime now = parts_.clock.now();
+  if (now < replace_again_) return {};
+  replace_again_ = now + kCheckAgainAfter;
+  parts_.archiver.request_checkpoint();
+  // It is taken at a seal, and a volume that nobody writes to seals nothing by itself.
+  const auto sealed = parts_.log.seal(/*even_internal=*/true);
+  if (!sealed) return std::unexpected(sealed.error());
   return {};
 }
 
@@ -441,6 +455,7 @@ Result<Healer::Outcome> Healer::heal_segment(SegmentId segment, VerifyMode mode,
     outcome.faults += of_this.faults;
     outcome.rebuilt += of_this.rebuilt;
     outcome.is_truncated |= of_this.is_truncated;
+    outcome.is_lost |= of_this.is_lost;
     return healed;
   };
   Status healed = heal(moved.journal, /*is_journal=*/true);
@@ -491,6 +506,10 @@ Result<Healer::Outcome> Healer::heal_checkpoint(VerifyMode mode, const Trust& tr
   if (!found) return outcome;
   zstor::CheckpointManifest moved = *found;
   QSFS_TRY(heal_object(moved.object, mode, trust, outcome));
+  if (outcome.is_lost) {
+    QSFS_TRY(replace_checkpoint());
+    return outcome;
+  }
   QSFS_ASSIGN(const Buffer before, found->encode());
   QSFS_ASSIGN(const Buffer after, moved.encode());
   if (before == after) return outcome;

@@ -203,6 +203,8 @@ class Healer {
   // Stores what the backends have lost from this disk again, where it still has it.
   Status restore_from_disk(SegmentId segment, bool is_journal, zstor::Manifest& manifest,
                            Outcome& outcome);
+  // Something that a recovery reads is lost: the next checkpoint makes it needless, and comes now.
+  Status replace_checkpoint();
   // Shards of `before` that lie elsewhere in `after`; nullopt: none.
   std::optional<zstor::Manifest> left_behind(const zstor::Manifest& before,
                                              const zstor::Manifest& after) const;
@@ -230,12 +232,14 @@ class Healer {
   bool has_looked_ = false;
   MonotonicTime look_again_{};
   Duration backoff_{0};
+  bool is_pass_useful_ = false;  // Something was repaired since the last look.
   MonotonicTime saved_at_{};
   MonotonicTime garbage_again_{};
   // Before it, a backend is not checked anew; none is tried again.
   std::map<zstor::BackendId, MonotonicTime> check_again_;
   MonotonicTime check_retry_at_{};
   MonotonicTime recode_retry_at_{};
+  MonotonicTime replace_again_{};
   // Of the check of meta backends: all names, and how far it is. Empty: not listed yet.
   std::vector<std::string> meta_names_;
   std::size_t meta_next_ = 0;

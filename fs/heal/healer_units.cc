@@ -73,8 +73,11 @@ Result<bool> Healer::repair_next() {
               healed ? *healed : Outcome{});
   if (good || (healed && healed->moved + healed->rebuilt > 0)) {
     backoff_ = Duration{};
+    is_pass_useful_ = true;
     return true;
   }
+  // What has lost too much cannot be helped now, and must not keep the others from it.
+  if (healed && healed->is_lost && (is_pass_useful_ || !queue_.empty())) return true;
   // Not now: the others are no better off. When a backend changes, the next look comes at once.
   queue_.clear();
   backoff_ = std::clamp(backoff_ * 2, options_.retry_min, options_.retry_max);

@@ -125,6 +125,23 @@ TEST_F(HealerTest, WhatMovedAwayIsDeletedWhenTheBackendIsBack) {
   EXPECT_EQ(faults(), 0U);
 }
 
+TEST_F(HealerTest, ABackendThatIsBackIsEmptiedAtOnce) {
+  open();
+  archive(4);
+  pass(std::chrono::minutes(1));
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(20));
+  EXPECT_GT(data(0).entry_count("ns"), 0U);
+  // Whenever it was looked at last what may be deleted.
+  for (int i = 0; i < 3; ++i) {
+    static_cast<void>(healer_->step());
+    clock().advance(std::chrono::seconds(1));
+  }
+  data(0).faults().down = false;
+  pass(std::chrono::seconds(20));
+  EXPECT_EQ(data(0).entry_count("ns"), 0U);
+}
+
 TEST_F(HealerTest, TheTimeDownCountsOverARestart) {
   open();
   archive(2);
@@ -411,6 +428,49 @@ TEST_F(HealerTest, AJournalThatIsForgottenAndNoLongerHereIsReplacedByACheckpoint
   const Status recovered = fresh.open(/*recover=*/true);
   ASSERT_TRUE(recovered) << recovered.error().message();
   EXPECT_EQ(rows_of(fresh.meta()), rows_of(machine_.meta()));
+}
+
+TEST_F(HealerTest, ACheckpointThatIsForgottenIsReplacedThoughNobodyWrites) {
+  open();
+  archive(2);
+  pass(std::chrono::minutes(1));
+  const auto forget = remember_data();
+  machine_.archiver().request_checkpoint();
+  archive(1);
+  while (machine_.archiver().step().value()) continue;
+  const auto lost = machine_.head()->checkpoint;
+  ASSERT_TRUE(lost);
+  forget();
+  pass(std::chrono::minutes(5));
+  while (machine_.archiver().step().value()) continue;
+  const auto replaced = machine_.head()->checkpoint;
+  ASSERT_TRUE(replaced);
+  EXPECT_NE(replaced->name, lost->name);
+  ArchiveMachine fresh(servers_);
+  const Status recovered = fresh.open(/*recover=*/true);
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(rows_of(fresh.meta()), rows_of(machine_.meta()));
+}
+
+TEST_F(HealerTest, WhatIsLostKeepsNothingElseFromBeingRepaired) {
+  open();
+  archive(2);
+  pass(std::chrono::minutes(1));
+  // The journals of the first, and all copies of it here, are gone.
+  const auto first = machine_.published(1).value();
+  ASSERT_TRUE(first);
+  ASSERT_TRUE(machine_.store().remove(first->journal));
+  archive(4);
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(20));
+  std::uint64_t missing = 0;
+  for (std::uint64_t segment = 2; segment <= written_; ++segment) {
+    const auto manifest = machine_.published(segment).value();
+    ASSERT_TRUE(manifest);
+    missing += machine_.store().verify(manifest->journal, VerifyMode::kCheck).value().faults.size();
+    missing += machine_.store().verify(*manifest->data, VerifyMode::kCheck).value().faults.size();
+  }
+  EXPECT_EQ(missing, 0U);
 }
 
 // Meta backends.
