@@ -245,10 +245,13 @@ std::shared_ptr<Buffer> SegmentCache::make_buffer(std::size_t len) {
 
 Result<std::shared_ptr<Buffer>> SegmentCache::fetch_stripe(StripeKey key) {
   QSFS_ASSIGN(const SegmentManifestPtr manifest, parts_.manifest(key.segment));
+  const MonotonicTime began = parts_.clock.now();
   auto fetched = fetch_by(key, *manifest);
-  // Moved shards are missing where they were, and that is said at once; who timed out has spent the
-  // reader's time.
-  if (fetched || !parts_.refresh_manifest || fetched.error().code == Errc::kTimeout) return fetched;
+  if (fetched || !parts_.refresh_manifest) return fetched;
+  // Moved shards are missing where they were, and that is said at once; a call that timed out may
+  // have spent the reader's time.
+  const bool is_spent = parts_.clock.now() - began >= options_.read_timeout;
+  if (fetched.error().code == Errc::kTimeout && is_spent) return fetched;
   const auto refreshed = parts_.refresh_manifest(key.segment);
   if (!refreshed || *refreshed == manifest) return fetched;
   return fetch_by(key, **refreshed);

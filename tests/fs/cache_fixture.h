@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -58,7 +59,8 @@ class CacheTest : public ::testing::Test {
                                       .local = *files_,
                                       .store = store_,
                                       .fetchers = fetchers_ ? *fetchers_ : runner_,
-                                      .manifest = [this](SegmentId id) { return manifest(id); }},
+                                      .manifest = [this](SegmentId id) { return manifest(id); },
+                                      .refresh_manifest = refresh_},
                                      archived);
     ASSERT_TRUE(opened) << opened.error().message();
     cache_ = std::move(*opened);
@@ -128,6 +130,7 @@ class CacheTest : public ::testing::Test {
   FakeObjectStore store_;
   DeferredRunner runner_;
   TaskRunner* fetchers_ = nullptr;  // Else runner_.
+  std::function<Result<SegmentManifestPtr>(SegmentId)> refresh_;
   std::unique_ptr<SegmentFiles> files_;
   CacheOptions options_;
   std::map<SegmentId, Buffer> contents_;

@@ -77,6 +77,22 @@ TEST_F(CacheTest, FailedFetchIsToldAndTriedAgainByTheNextReader) {
   EXPECT_TRUE(read_all(id));
 }
 
+TEST_F(CacheTest, AManifestThatIsOldIsReadAgainThoughSomeBackendTimedOut) {
+  refresh_ = [this](SegmentId id) {
+    put(id);
+    store_.fail_reads(std::nullopt);
+    return manifest(id);
+  };
+  open();
+  const SegmentId id = remote_segment(1, 2 * kStripe);
+  for (const Errc code : {Errc::kCorruption, Errc::kUnavailable, Errc::kTimeout}) {
+    forget_stripes_in_memory();
+    ASSERT_TRUE(cache_->evict_to(0));
+    store_.fail_reads(code);
+    EXPECT_TRUE(read_all(id)) << to_string(code);
+  }
+}
+
 TEST_F(CacheTest, ExtentBehindTheArchivedPayloadIsCorruption) {
   open();
   const SegmentId id = remote_segment(1, kStripe + 10);
