@@ -104,6 +104,7 @@ def connections_end(*kinds):
             happened += sum(fault.happened for proxy in world.data_proxies[:2] for fault in proxy.faults)
             assert happened > before
             world.mend()
+            world.ask_all()
             for server in world.data[:2]:
                 world.wait_state(server, "healthy")
             world.read()

@@ -99,6 +99,10 @@ class FaultWorld(World):
         address = self.proxies[id(server)].address
         return next(row for row in self.status()["backends"] if row["address"] == address)
 
+    def ask_all(self):
+        """Probes every backend now; by itself the daemon does so every 20 s."""
+        run(BIN / "qsfs", "reload", self.mount_point)
+
     def wait_state(self, server, *states):
         wait_until(f"{' or '.join(states)} shows", lambda: self.row(server)["state"] in states or time.sleep(0.2))
 
