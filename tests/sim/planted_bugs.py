@@ -141,6 +141,54 @@ BACKEND_BUGS = [
     ("b17-removed-is-kept", "shards on backends that left the configuration count", "fs/heal/healer.cc",
      "return found == backends_.end() || found->second.is_lost;", "return found != backends_.end() && found->second.is_lost;",
      "b17_changes_of_the_configuration_with_crashes_between"),
+    ("b11-not-stored-again", "what all backends have lost is not stored again from this disk", "fs/heal/healer.cc",
+     "  if (!stored) {\n", "  if (!stored || number(segment) != 0) {\n", "volume_sim_test"),
+    ("p14-old-shard-first", "a repair deletes the old shard before the new one is published", "fs/heal/healer.cc",
+     ".keep_old = true", ".keep_old = false", "fs_heal_test volume_sim_test"),
+    ("p14-repair-unverified", "a repair does not look at the shard that it has stored", "zstor/object_repair.cc",
+     "  if (!judge_shard(core_, *codec_, target, *stored, work.stripe, shard.index, mode_)) return false;\n", "",
+     "zstor_store_test volume_sim_test"),
+    ("p14-repair-uproots", "a repair deletes what it would put back before it has what to put", "zstor/object_repair.cc",
+     "  if (!rebuild(work)) return;\n",
+     "  for (unsigned index = 0; index < before_.total_shards; ++index) {\n"
+     "    const auto place = old_place(stripe, index);\n"
+     "    if (place && index == 0) {\n"
+     "      static_cast<void>(remove_shard(core_, *core_.data[*place], before_, stripe, index, false));\n"
+     "    }\n"
+     "  }\n"
+     "  if (!rebuild(work)) return;\n",
+     "volume_sim_test"),
+    ("p14-scrub-skips-a-backend", "a scrub believes one backend", "fs/heal/healer_units.cc",
+     "  const Trust trust = [this](const BackendId& id) {\n"
+     "    return is_lost(id) ? ShardTrust::kLost : ShardTrust::kVerify;\n"
+     "  };\n",
+     "  const Trust trust = [this](const BackendId& id) {\n"
+     "    if (!backends_.empty() && id == backends_.begin()->first) return ShardTrust::kTrust;\n"
+     "    return is_lost(id) ? ShardTrust::kLost : ShardTrust::kVerify;\n"
+     "  };\n",
+     "volume_sim_test"),
+    ("p14-repair-never-starts", "a look at the manifests queues nothing", "fs/heal/healer.cc",
+     "    queue_.insert({.spare = worst.spare, .segment = id});\n",
+     "    if (worst.spare > 1000) queue_.insert({.spare = worst.spare, .segment = id});\n", "fs_heal_test volume_sim_test"),
+    ("p14-lost-blocks-others", "one object that cannot be helped ends the repairs", "fs/heal/healer_units.cc",
+     "  if (healed && healed->is_lost && (is_pass_useful_ || !queue_.empty())) return true;\n", "",
+     "fs_heal_test volume_sim_test"),
+    ("p14-meta-copies-missing", "a meta backend that was away is not filled up", "fs/heal/healer.cc",
+     "  const bool wanted = known.down_seconds > 0 || (is_another && !known.instance_id.empty());\n",
+     "  const bool wanted = false;\n", "fs_heal_test volume_sim_test"),
+    ("p10-generation-not-bound", "the keys of an object are those of all its generations", "zstor/shard.cc",
+     "  writer.le<std::uint64_t>(generation);\n", "  writer.le<std::uint64_t>(0 * generation);\n", "zstor_codec_test"),
+    ("p10-chain-unchecked", "a recovery takes manifests that do not follow each other", "fs/archive/recovery.cc",
+     "    if (previous_ && manifest->previous != *previous_) {\n",
+     "    if (previous_ && manifest->segment == 0) {\n", "fs_archive_test"),
+    ("p10-rollback-accepted", "an older head than the one that was seen is taken", "fs/archive/ownership.cc",
+     "    if (head->generation < known_generation) {\n", "    if (head->generation + 1 == 0) {\n", "fs_archive_test"),
+    ("p10-receipt-unchecked", "a recovery takes an older head than its receipt's", "fs/archive/recovery.cc",
+     "  if (head.generation > receipt.generation) return {};\n", "  if (head.generation != 0) return {};\n",
+     "fs_archive_test"),
+    ("p11-loser-archives", "who has lost the volume goes on archiving", "fs/archive/ownership.cc",
+     "    if (state.epoch != 0 && head && head->epoch >= state.epoch) {\n",
+     "    if (state.epoch == SIZE_MAX && head && head->epoch >= state.epoch) {\n", "fs_archive_test"),
 ]
 
 
@@ -199,13 +247,31 @@ def failing_test(directory):
     return None
 
 
-def failing_fault_test(scratch, function):
-    """The test, where it fails with the planted program; or nothing."""
-    if function == "volume_sim_test":
-        done = run(f"{scratch / function} --gtest_filter='*EverySeed*'", TEST_DEADLINE,
+def failing_fault_test(scratch, tests):
+    """The first of `tests` that fails with what is planted, or nothing: programs of unit tests, the simulation, or one
+    function of backend_fault_test.py."""
+    for test in tests.split():
+        found = failing_binary(scratch, test) if test.endswith("_test") else failing_process_test(scratch, test)
+        if found is not None:
+            return found
+    return None
+
+
+def failing_binary(scratch, name):
+    is_sim = name == "volume_sim_test"
+    try:
+        done = run(f"{scratch / name} --gtest_brief=1" + (" --gtest_filter='*EverySeed*'" if is_sim else ""), TEST_DEADLINE,
                    env={**os.environ, "QSFS_SIM_SEEDS": "1000"})
-        broken = [line for line in done.stdout.splitlines() if "Which is" in line]
-        return None if done.returncode == 0 else (broken or [f"exit {done.returncode}"])[0].strip()[:160]
+    except subprocess.TimeoutExpired:
+        return f"{name} (hangs)"
+    if done.returncode == 0:
+        return None
+    wanted = "Which is" if is_sim else "[  FAILED  ]"
+    lines = [line.strip() for line in done.stdout.splitlines() if wanted in line] or [f"exit {done.returncode}"]
+    return f"{name}: {lines[0][:160]}"
+
+
+def failing_process_test(scratch, function):
     for program in ("qsfs", "qsfs-zdb"):
         if not (scratch / program).exists():
             (scratch / program).symlink_to(BUILD / "bin" / program)
@@ -226,12 +292,19 @@ def try_bug(builder, bug):
         if text.count(gone) != 1:
             return "LOST", f"its text is in {file} {text.count(gone)} times"
         text = text.replace(gone, instead)
-    is_sim = len(bug) > 5 and bug[5] == "volume_sim_test"
-    error = builder.plant(file, text, None if len(bug) == 5 else ["volume_sim_test" if is_sim else "qsfs-fs"])
+    programs = None if len(bug) == 5 else [test if test.endswith("_test") else "qsfs-fs" for test in bug[5].split()]
+    error = builder.plant(file, text, programs)
     if error is not None:
         return "BROKEN", f"does not build: {error[-1500:]}"
     found = failing_test(builder.scratch) if len(bug) == 5 else failing_fault_test(builder.scratch, bug[5])
     return ("MISSED", meaning) if found is None else ("found", f"by {found}")
+
+
+def programs_of(bugs):
+    """What is linked anew for them, and what runs beside that."""
+    tests = {test for bug in bugs for test in bug[5].split()}
+    programs = {test for test in tests if test.endswith("_test")}
+    return sorted(programs | ({"qsfs-fs", "qsfs", "qsfs-zdb"} if programs != tests else set()))
 
 
 def main():
@@ -240,7 +313,7 @@ def main():
     planted = [bug for bug in (BACKEND_BUGS if is_backends else BUGS) if not wanted or bug[0] in wanted]
     missed = 0
     with tempfile.TemporaryDirectory(prefix="qsfs-planted-") as scratch:
-        builder = Builder(BUILD, pathlib.Path(scratch), ["qsfs-fs", "volume_sim_test"] if is_backends else TESTS)
+        builder = Builder(BUILD, pathlib.Path(scratch), programs_of(planted) if is_backends else TESTS)
         if not is_backends and (failed := failing_test(BUILD / "bin")) is not None:
             sys.exit(f"the tests fail without any bug: {failed}")
         for bug in planted:

@@ -1,6 +1,7 @@
 #include "tests/sim/redundancy_oracle.h"
 
-#include <set>
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include "zdb/backend.h"
@@ -17,6 +18,18 @@ RedundancyOracle::RedundancyOracle(const zstor::Config& config, FindServer find_
       keys_(*config.encryption.key, config.volume.uuid),
       codecs_(config.encryption.key, config.volume.uuid) {}
 
+const Buffer& RedundancyOracle::shard_key(const zstor::Manifest& object, std::uint32_t stripe,
+                                          unsigned index) {
+  std::vector<Buffer>& keys = shard_keys_[{object.id, object.generation}];
+  keys.resize(std::max(keys.size(), object.stripes.size() * object.total_shards));
+  Buffer& key = keys[std::size_t{stripe} * object.total_shards + index];
+  if (key.empty()) {
+    const zstor::ShardKey derived = keys_.key(object.id, object.generation, stripe, index);
+    key.assign(derived.begin(), derived.end());
+  }
+  return key;
+}
+
 bool RedundancyOracle::is_good(const zstor::Manifest& object, std::uint32_t stripe,
                                unsigned index) {
   const zstor::ShardLocation& at = object.shard(stripe, index);
@@ -24,15 +37,10 @@ bool RedundancyOracle::is_good(const zstor::Manifest& object, std::uint32_t stri
   const zstor::ManifestBackend& named = object.backends[at.backend];
   const SimZdb* const server = find_server_(named.address);
   if (server == nullptr) return false;
-  Buffer key;
-  if (named.sequential) {
-    key.resize(zdb::kSequentialKeyLen);
-    store_le(key.data(), at.sequential_key);
-  } else {
-    const zstor::ShardKey derived = keys_.key(object.id, object.generation, stripe, index);
-    key.assign(derived.begin(), derived.end());
-  }
-  const std::shared_ptr<const Buffer> value = server->peek(named.name_space, key);
+  std::array<std::byte, zdb::kSequentialKeyLen> id{};
+  store_le(id.data(), at.sequential_key);
+  const std::shared_ptr<const Buffer> value = server->peek(
+      named.name_space, named.sequential ? Bytes(id) : Bytes(shard_key(object, stripe, index)));
   if (value == nullptr) return false;
   const auto known = verified_.find(value.get());
   if (known != verified_.end() && known->second.object == object.id &&
@@ -52,9 +60,11 @@ bool RedundancyOracle::is_good(const zstor::Manifest& object, std::uint32_t stri
 }
 
 unsigned RedundancyOracle::good_shards(const zstor::Manifest& object, std::uint32_t stripe) {
-  std::set<std::uint16_t> holders;
+  std::vector<std::uint16_t> holders;
   for (unsigned index = 0; index < object.total_shards; ++index) {
-    if (is_good(object, stripe, index)) holders.insert(object.shard(stripe, index).backend);
+    const std::uint16_t backend = object.shard(stripe, index).backend;
+    if (std::ranges::find(holders, backend) == holders.end() && is_good(object, stripe, index))
+      holders.push_back(backend);
   }
   return static_cast<unsigned>(holders.size());
 }
@@ -73,20 +83,52 @@ std::string RedundancyOracle::describe(const zstor::Manifest& object, std::uint3
   return text;
 }
 
-std::optional<zstor::SegmentManifest> RedundancyOracle::published(
-    std::uint64_t segment, std::span<const std::unique_ptr<SimZdb>> metas) const {
+const RedundancyOracle::Opened& RedundancyOracle::open(
+    const std::string& key, const std::shared_ptr<const Buffer>& sealed) {
+  const auto [at, is_new] = opened_.try_emplace(sealed.get());
+  Opened& opened = at->second;
+  if (!is_new) return opened;
+  opened.sealed = sealed;
+  const auto value = zstor::open_meta_value(*meta_key_, key, *sealed);
+  if (!value) return opened;
+  opened.generation = value->generation;
+  auto manifest = zstor::SegmentManifest::parse(value->bytes);
+  if (manifest)
+    opened.manifest = std::make_shared<const zstor::SegmentManifest>(std::move(*manifest));
+  return opened;
+}
+
+std::shared_ptr<const zstor::SegmentManifest> RedundancyOracle::published(
+    std::uint64_t segment, std::span<const SimZdb* const> metas) {
   const std::string key = meta_prefix_ + zstor::segment_name(volume_, segment);
-  std::optional<zstor::MetaValue> newest;
-  for (const auto& meta : metas) {
+  const Opened* newest = nullptr;
+  for (const SimZdb* const meta : metas) {
     const std::shared_ptr<const Buffer> sealed = meta->peek("m", as_bytes(key));
     if (sealed == nullptr) continue;
-    auto value = zstor::open_meta_value(*meta_key_, key, *sealed);
-    if (value && (!newest || newest->generation < value->generation)) newest = std::move(*value);
+    const Opened& opened = open(key, sealed);
+    if (newest == nullptr || newest->generation < opened.generation) newest = &opened;
   }
-  if (!newest) return std::nullopt;
-  auto manifest = zstor::SegmentManifest::parse(newest->bytes);
-  if (!manifest) return std::nullopt;
-  return std::move(*manifest);
+  return newest == nullptr ? nullptr : newest->manifest;
+}
+
+std::string RedundancyOracle::copies_behind(std::string_view name,
+                                            std::span<const SimZdb* const> metas) const {
+  const std::string key = meta_prefix_ + std::string(name);
+  std::vector<std::uint64_t> generations;
+  for (const SimZdb* const meta : metas) {
+    const std::shared_ptr<const Buffer> sealed = meta->peek("m", as_bytes(key));
+    const auto value = sealed == nullptr
+                           ? Result<zstor::MetaValue>(fail(Errc::kNotFound, "no copy"))
+                           : zstor::open_meta_value(*meta_key_, key, *sealed);
+    generations.push_back(value ? value->generation : 0);
+  }
+  const std::uint64_t newest = generations.empty() ? 0 : std::ranges::max(generations);
+  for (std::size_t i = 0; i < generations.size(); ++i) {
+    if (generations[i] == newest) continue;
+    return metas[i]->address() + " has generation " + std::to_string(generations[i]) + " of " +
+           std::string(name) + ", another has " + std::to_string(newest);
+  }
+  return "";
 }
 
 }  // namespace qsfs::sim

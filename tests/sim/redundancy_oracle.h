@@ -4,10 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
-#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "tests/sim/sim_backend.h"
 #include "zstor/codec_cache.h"
@@ -31,8 +35,10 @@ class RedundancyOracle {
   // Where its shards are, and which are intact.
   std::string describe(const zstor::Manifest& object, std::uint32_t stripe);
   // The newest manifest of a segment that any of `metas` has.
-  std::optional<zstor::SegmentManifest> published(
-      std::uint64_t segment, std::span<const std::unique_ptr<SimZdb>> metas) const;
+  std::shared_ptr<const zstor::SegmentManifest> published(std::uint64_t segment,
+                                                          std::span<const SimZdb* const> metas);
+  // Which of `metas` lacks the newest copy of a value that some of them have; or nothing.
+  std::string copies_behind(std::string_view name, std::span<const SimZdb* const> metas) const;
 
  private:
   struct Verified {
@@ -44,6 +50,15 @@ class RedundancyOracle {
     bool is_good = false;
   };
 
+  // A copy on a meta backend, opened once.
+  struct Opened {
+    std::shared_ptr<const Buffer> sealed;
+    std::uint64_t generation = 0;
+    std::shared_ptr<const zstor::SegmentManifest> manifest;  // nullptr: it is none.
+  };
+
+  const Opened& open(const std::string& key, const std::shared_ptr<const Buffer>& sealed);
+  const Buffer& shard_key(const zstor::Manifest& object, std::uint32_t stripe, unsigned index);
   bool is_good(const zstor::Manifest& object, std::uint32_t stripe, unsigned index);
 
   const zstor::Uuid volume_;
@@ -53,6 +68,9 @@ class RedundancyOracle {
   const zstor::ShardKeys keys_;
   zstor::CodecCache codecs_;
   std::unordered_map<const Buffer*, Verified> verified_;
+  std::unordered_map<const Buffer*, Opened> opened_;
+  // Of a generation of an object: the keys of its shards in user mode, stripe by stripe.
+  std::map<std::pair<zstor::ObjectId, std::uint64_t>, std::vector<Buffer>> shard_keys_;
 };
 
 }  // namespace qsfs::sim

@@ -144,7 +144,8 @@ std::string VolumeSim::run() {
     is_short_ = dice(8) != 0;
     const std::uint64_t lives = is_short_ ? 1 + dice(2) : 2 + dice(4);
     for (std::uint64_t life = 0; life < lives; ++life) play_life();
-    end_life(End::kStop);
+    // Each life has ended in a start that was looked at; a clean stop is rare among them.
+    if (dice(3) == 0) end_life(End::kStop);
     return "";
   } catch (const Broken& broken) {
     std::string text =
@@ -166,10 +167,6 @@ void VolumeSim::draw_config() {
   config_tail_ += "[meta]\ntype = \"zdb\"\n[meta.config]\nprefix = \"sim\"\n";
   config_tail_ +=
       "[meta.config.encryption]\nalgorithm = \"AES\"\nkey = \"" + std::string(64, 'b') + "\"\n";
-  for (std::size_t i = 0; i < meta_.size(); ++i) {
-    config_tail_ += "[[meta.config.backends]]\naddress = \"meta" + std::to_string(i) +
-                    ":9900\"\nnamespace = \"m\"\n";
-  }
   config_tail_ += "[cache]\non_full = \"enospc\"\nreadahead = \"64 KiB\"\n";
   config_tail_ += "[archive]\nstripe_size = \"4 KiB\"\nsegment_size = \"64 KiB\"\n";
   // No scrub of its own: whether losses are found without one is what is tested.
@@ -181,6 +178,10 @@ Result<std::shared_ptr<const zstor::Config>> VolumeSim::make_config() const {
                      "\nexpected_shards = " + std::to_string(n_) +
                      "\nredundant_groups = " + std::to_string(n_ - k_) + "\nredundant_nodes = 0\n";
   text += config_head_ + config_tail_;
+  for (const std::size_t i : meta_configured_) {
+    text += "[[meta.config.backends]]\naddress = \"meta" + std::to_string(i) +
+            ":9900\"\nnamespace = \"m\"\n";
+  }
   for (const std::size_t i : configured_) {
     text += "[[groups]]\n[[groups.backends]]\naddress = \"data" + std::to_string(i) +
             ":9900\"\nnamespace = \"d\"\n";
@@ -201,6 +202,15 @@ void VolumeSim::add_data_backend() {
   configured_.push_back(i);
 }
 
+void VolumeSim::add_meta_backend() {
+  const std::size_t i = meta_.size();
+  meta_.push_back(std::make_unique<SimZdb>(
+      SimZdbOptions{.address = "meta" + std::to_string(i) + ":9900", .seed = seed_ + 50 + i},
+      clock_));
+  meta_.back()->create_namespace("m");
+  meta_configured_.push_back(i);
+}
+
 void VolumeSim::make_world() {
   k_ = static_cast<unsigned>(1 + dice(4));
   parity_ = static_cast<unsigned>(1 + dice(3));
@@ -208,12 +218,7 @@ void VolumeSim::make_world() {
   const std::size_t spare = dice(3);
   for (std::size_t i = 0; i < n_ + spare; ++i) add_data_backend();
   const std::size_t metas = dice(2) == 0 ? 1 : 3;
-  for (std::size_t i = 0; i < metas; ++i) {
-    meta_.push_back(std::make_unique<SimZdb>(
-        SimZdbOptions{.address = "meta" + std::to_string(i) + ":9900", .seed = seed_ + 50 + i},
-        clock_));
-    meta_.back()->create_namespace("m");
-  }
+  for (std::size_t i = 0; i < metas; ++i) add_meta_backend();
   archives_under_faults_ = dice(3) == 0;
   loses_shards_ = dice(3) == 0;
   draw_config();
@@ -390,6 +395,7 @@ void VolumeSim::play_life() {
 }
 
 void VolumeSim::end_life(End end) {
+  if (end == End::kLoseDisk && is_disk_needed_) end = End::kPowerLoss;
   const bool lose = end == End::kLoseDisk;
   if (!has_crashed()) {
     note(end == End::kStop        ? "stop"
@@ -415,6 +421,8 @@ void VolumeSim::end_life(End end) {
     return;
   }
   disk_ = std::make_unique<SimDisk>(seed_ + dice(1'000'000));
+  // Those are of another owner: a roll-back to it is told, and not undone.
+  all_meta_before_.clear();
   wants_scrub_ = !wiped_.empty();
   kept_disk_ = false;
   break_backends();
@@ -427,7 +435,7 @@ void VolumeSim::end_life(End end) {
 }
 
 void VolumeSim::happen_to_backends() {
-  switch (dice(14)) {
+  switch (dice(19)) {
     case 0:
       let_heal();
       break;
@@ -453,6 +461,22 @@ void VolumeSim::happen_to_backends() {
     case 8:
       roll_back_meta();
       break;
+    case 10:
+      live_with_sick_backends();
+      break;
+    case 11:
+      power_cut_all();
+      break;
+    case 12:
+    case 13:
+      change_meta_backends();
+      break;
+    case 14:
+      heal_under_faults();
+      break;
+    case 15:
+      roll_back_all_meta();
+      break;
     case 9: {
       const std::size_t chosen = configured_[dice(configured_.size())];
       snapshots_[chosen] = data_[chosen]->take_snapshot();
@@ -465,6 +489,10 @@ void VolumeSim::happen_to_backends() {
 
 void VolumeSim::step() {
   clock_.advance(std::chrono::milliseconds(dice(3000)));
+  if (is_disk_needed_) {
+    heal_until_whole();
+    return;
+  }
   switch (dice(23)) {
     case 22:
       happen_to_backends();

@@ -6,7 +6,8 @@
 // disk call, or at a failpoint.
 //
 // volume_sim.cc has the world, its lives and what is checked after them; volume_sim_operations.cc
-// what a user does; volume_sim_backends.cc what happens to the backends, and what must hold then.
+// what a user does; volume_sim_backends.cc what happens to the backends, and what must hold then;
+// volume_sim_disasters.cc what happens to many at once, and to the meta backends.
 //
 // Checked: P1 and P2 (after a kill everything acknowledged is there; after a power loss the tree is
 // one that was, not older than the last sync; after the loss of the disk, not older than the last
@@ -68,6 +69,7 @@ class VolumeSim {
   // Of k_, n_, configured_ and what was drawn.
   Result<std::shared_ptr<const zstor::Config>> make_config() const;
   void add_data_backend();
+  void add_meta_backend();
   void play_life();
   // Opens the volume, crashing and trying again as the dice say; then checks what came back.
   void open_life(bool from_backends);
@@ -93,8 +95,26 @@ class VolumeSim {
   void mend_backends();
   // A data backend loses what it holds, or what it has not written back, or is what it was before.
   void lose_shards();
-  // One of three meta backends is what it was before: the others outvote it.
+  // Some hang, and some are slow: known as such they cost a read nothing, and nothing is moved.
+  void live_with_sick_backends();
+  // A meta backend is what it was before: the others outvote it.
   void roll_back_meta();
+  // All of them, while nobody looks: this machine has seen newer.
+  void roll_back_all_meta();
+  // All backends lose what they have not written back, at once.
+  void power_cut_all();
+  // After a start on older meta backends: what the archiver does, or an operator.
+  void restore_head();
+  // A meta backend is added, removed or replaced; a crash may be armed.
+  void change_meta_backends();
+  // Gives config_ to the running volume, as a reload does. False: it has crashed.
+  bool reload_configuration();
+  // As many as may fail do so while the healer works, others from step to step.
+  void heal_under_faults();
+  // Every copy of what the meta backends hold is the newest.
+  void check_meta_whole();
+  // How many meta backends may be away while all else is well.
+  std::size_t meta_budget() const;
   // Time passes, with a probe now and then, until the healer has nothing left to do.
   void let_heal();
   // The same; then every shard of every object is in its place (P14), and all losses are made good.
@@ -144,7 +164,8 @@ class VolumeSim {
   InlineRunner inline_;
   std::vector<std::unique_ptr<SimZdb>> data_;
   std::vector<std::unique_ptr<SimZdb>> meta_;
-  std::vector<std::size_t> configured_;  // Of data_: those that the configuration has.
+  std::vector<std::size_t> configured_;       // Of data_: those that the configuration has.
+  std::vector<std::size_t> meta_configured_;  // The same of meta_.
   unsigned k_ = 0;
   unsigned n_ = 0;
   unsigned n_max_ = 0;   // The most that any object was stored with.
@@ -174,8 +195,14 @@ class VolumeSim {
   std::set<std::size_t> wiped_;  // Data backends that have lost shards, or were removed.
   // As some were a while ago.
   std::map<std::size_t, std::shared_ptr<const SimZdb::Snapshot>> snapshots_;
-  std::shared_ptr<const SimZdb::Snapshot> meta_snapshot_;
+  std::map<std::size_t, std::shared_ptr<const SimZdb::Snapshot>> meta_snapshots_;
+  // All of them at one time.
+  std::vector<std::pair<std::size_t, std::shared_ptr<const SimZdb::Snapshot>>> all_meta_before_;
   bool meta_was_behind_ = false;  // One of them may lack what was stored while it was down.
+  // What this machine alone knows, or has, until all is whole: its disk must not be lost.
+  bool is_disk_needed_ = false;
+  // Journals of segments before it may be lost: a checkpoint has taken their place.
+  std::uint64_t first_journal_ = 0;
   std::unique_ptr<RedundancyOracle> oracle_;
   // By object, generation and stripe: the intact shards at the last look.
   std::map<std::tuple<zstor::ObjectId, std::uint64_t, std::uint32_t>, unsigned> good_before_;

@@ -38,17 +38,6 @@ void VolumeSim::lose_shards() {
   }
 }
 
-void VolumeSim::roll_back_meta() {
-  if (meta_.size() < 3 || meta_was_behind_) return;
-  if (meta_snapshot_ == nullptr) {
-    meta_snapshot_ = meta_[0]->take_snapshot();
-    return;
-  }
-  meta_[0]->roll_back(*meta_snapshot_);
-  meta_was_behind_ = true;
-  note("a meta backend is rolled back");
-}
-
 void VolumeSim::let_heal() {
   constexpr int kRounds = 200;
   for (int round = 0; round < kRounds; ++round) {
@@ -97,7 +86,7 @@ void VolumeSim::check_whole(const std::string& when) {
     if (!value || !*value) broken("segment " + std::to_string(id) + " has no manifest");
     const auto manifest = zstor::SegmentManifest::parse((*value)->bytes);
     if (!manifest) broken("segment " + std::to_string(id) + ": " + manifest.error().message());
-    look(manifest->journal);
+    if (id >= first_journal_) look(manifest->journal);
     if (manifest->data) look(*manifest->data);
   }
   const auto checkpoint = service_->archiver().checkpoint_manifest();
@@ -111,11 +100,23 @@ void VolumeSim::heal_until_whole() {
   if (wants_scrub_) service_->healer().start_scrub(/*read_data=*/true);
   let_heal();
   if (has_crashed()) return;
+  if (is_disk_needed_) {
+    // What the healer asked for: a checkpoint in the place of journals, or of one, that are lost.
+    sync_remote();
+    if (has_crashed()) return;
+    let_heal();
+    if (has_crashed()) return;
+    first_journal_ = service_->archiver().status().checkpoint_segment + 1;
+  }
   check_whole("healed");
+  if (has_crashed()) return;
+  check_meta_whole();
   if (has_crashed()) return;
   wiped_.clear();
   wants_scrub_ = false;
   may_be_degraded_ = false;
+  meta_was_behind_ = false;
+  is_disk_needed_ = false;
   note("all is whole");
 }
 
@@ -212,8 +213,8 @@ void VolumeSim::break_one(SimZdb& server) {
 void VolumeSim::break_backends() {
   const std::size_t budget = loss_budget();
   for (std::size_t i = 0; i < budget; ++i) break_one(any_data());
-  if (meta_.size() == 3 && !meta_was_behind_ && dice(2) == 0) {
-    meta_[dice(3)]->faults().down = true;
+  if (meta_budget() > 0 && dice(2) == 0) {
+    meta_[meta_configured_[dice(meta_configured_.size())]]->faults().down = true;
     meta_was_behind_ = true;
     note("a meta backend is down");
   }
@@ -295,17 +296,21 @@ void VolumeSim::change_configuration() {
   }
   parity_ = std::min(parity_, n_ - k_);
   n_max_ = std::max(n_max_, n_);
+  if (reload_configuration() && dice(2) == 0) heal_until_whole();
+}
+
+bool VolumeSim::reload_configuration() {
   auto config = make_config();
   if (!config) broken("configuration: " + config.error().message());
   // The file is there before it is told of: whoever starts after a crash reads it.
   config_ = *config;
   const Status reloaded = store_->reload(std::move(*config));
-  if (has_crashed()) return;
+  if (has_crashed()) return false;
   if (!reloaded) broken("reload: " + reloaded.error().message());
   store_->probe();
   service_->healer().request_repair();
   service_->archiver().wake();
-  if (dice(2) == 0) heal_until_whole();
+  return true;
 }
 
 std::string VolumeSim::judge_object(const zstor::Manifest& object) {
@@ -333,14 +338,17 @@ std::string VolumeSim::judge_object(const zstor::Manifest& object) {
 }
 
 std::string VolumeSim::judge_archived() {
+  std::vector<const SimZdb*> metas;
+  for (const std::size_t i : meta_configured_) metas.push_back(meta_[i].get());
   const auto [first, last] = fs::tag_range('m');
   for (const auto it = service_->meta().iterate(first, last); it->valid(); it->next()) {
     const std::uint32_t segment = load_be<std::uint32_t>(it->key().data() + 1);
     // Ours may be older, after a recovery; whoever misses a shard reads this one.
-    const auto published = oracle_->published(segment, meta_);
-    if (!published) return "P5: segment " + std::to_string(segment) + " is published nowhere";
-    for (const zstor::Manifest* object :
-         {&published->journal, published->data ? &*published->data : nullptr}) {
+    const auto published = oracle_->published(segment, metas);
+    if (published == nullptr)
+      return "P5: segment " + std::to_string(segment) + " is published nowhere";
+    for (const zstor::Manifest* object : {segment < first_journal_ ? nullptr : &published->journal,
+                                          published->data ? &*published->data : nullptr}) {
       if (object == nullptr) continue;
       if (std::string wrong = judge_object(*object); !wrong.empty()) return wrong;
     }
@@ -350,6 +358,8 @@ std::string VolumeSim::judge_archived() {
 
 void VolumeSim::check_redundancy() {
   if (is_checking_ || service_ == nullptr || has_crashed() || !redundancy_broken_.empty()) return;
+  // For a while, this disk makes up for what the backends lack.
+  if (is_disk_needed_) return;
   // Nothing archived and nothing stored or deleted: nothing can be different.
   std::uint64_t changes = service_->archiver().status().segments_archived;
   for (const auto& server : data_) changes += server->changes();
