@@ -12,6 +12,7 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -58,11 +59,19 @@ int fill(const std::string& directory, bool is_user, std::uint64_t keys) {
   const auto begin = std::chrono::steady_clock::now();
   const auto engine = open_engine(directory, is_user);
   const auto ns = engine->find_namespace("default");
-  std::array<std::byte, kValueLen> value{};
-  for (std::uint64_t i = 0; i < keys; ++i) {
-    store_le(value.data(), i);
-    const auto key = key_of(i);
-    QSFS_CHECK(ns->set(is_user ? Bytes(key) : Bytes(), value, 1).has_value());
+  constexpr std::uint64_t kTogether = 64;
+  std::array<std::array<std::byte, 16>, kTogether> names{};
+  std::array<std::array<std::byte, kValueLen>, kTogether> values{};
+  std::vector<EngineNamespace::SetRequest> requests;
+  for (std::uint64_t i = 0; i < keys; i += kTogether) {
+    requests.clear();
+    for (std::uint64_t j = 0; j < kTogether && i + j < keys; ++j) {
+      store_le(values[j].data(), i + j);
+      names[j] = key_of(i + j);
+      requests.push_back(
+          {.key = is_user ? Bytes(names[j]) : Bytes(), .value = values[j], .unix_time_s = 1});
+    }
+    for (const auto& stored : ns->set_many(requests)) QSFS_CHECK(stored.has_value());
   }
   QSFS_CHECK(engine->sync().has_value());
   fmt::print("{} keys written in {:.1f} s\n", keys, seconds_since(begin));

@@ -22,6 +22,8 @@ struct Command {
   void (*run)(Session&, Arguments, ReplyWriter&) = nullptr;
   CommandScope scope = CommandScope::kServer;
   bool admin_only = false;
+  // May take as long as a disk does with many files: does not run on the thread of its client.
+  bool is_slow = false;
   bool empty_arguments_allowed = false;
   std::size_t arguments_min = 1;  // The name included.
   std::size_t arguments_max = 1;
@@ -39,6 +41,8 @@ bool equals_ignoring_case(std::string_view text, std::string_view upper_case);
 std::string_view argument_text(Arguments arguments, std::size_t index);
 
 // commands_data.cc
+// Several SETs, on a namespace that may be written.
+void run_sets(Session&, std::span<const SetQueue::Item>, ReplyWriter&);
 void run_set(Session&, Arguments, ReplyWriter&);
 void run_get(Session&, Arguments, ReplyWriter&);
 void run_mget(Session&, Arguments, ReplyWriter&);

@@ -115,6 +115,20 @@ std::size_t reply_value(Session& session, Bytes key, ReplyWriter& reply) {
   return len;
 }
 
+void reply_stored(Session& session, const Result<EngineNamespace::SetResult>& stored,
+                  std::size_t value_len, ReplyWriter& reply) {
+  ServerStats& stats = session.service().stats();
+  if (!stored) {
+    const std::string_view text = set_error_text(session, stored.error().code);
+    if (!text.empty()) return reply.error(text);
+    stats.data_write_failures.fetch_add(1, std::memory_order_relaxed);
+    return reply_engine_error(session, stored.error(), "Cannot write data right now", reply);
+  }
+  if (stored->outcome == SetOutcome::kIdentical) return reply.nil();
+  stats.data_written_bytes.fetch_add(value_len, std::memory_order_relaxed);
+  reply.bulk(Bytes(stored->key));
+}
+
 }  // namespace
 
 void run_set(Session& session, Arguments arguments, ReplyWriter& reply) {
@@ -124,17 +138,20 @@ void run_set(Session& session, Arguments arguments, ReplyWriter& reply) {
   const Bytes value = arguments[2];
   if (key.size() > kKeyLenMax) return reply.error("Key too large");
 
-  ServerStats& stats = session.service().stats();
-  Result<EngineNamespace::SetResult> stored = session.current().set(key, value, unix_time);
-  if (!stored) {
-    const std::string_view text = set_error_text(session, stored.error().code);
-    if (!text.empty()) return reply.error(text);
-    stats.data_write_failures.fetch_add(1, std::memory_order_relaxed);
-    return reply_engine_error(session, stored.error(), "Cannot write data right now", reply);
+  reply_stored(session, session.current().set(key, value, unix_time), value.size(), reply);
+}
+
+void run_sets(Session& session, std::span<const SetQueue::Item> items, ReplyWriter& reply) {
+  const std::uint32_t unix_time = unix_time_s(session.service().clock());
+  std::vector<EngineNamespace::SetRequest> requests;
+  requests.reserve(items.size());
+  for (const SetQueue::Item& item : items) {
+    requests.push_back({.key = item.key, .value = item.value, .unix_time_s = unix_time});
   }
-  if (stored->outcome == SetOutcome::kIdentical) return reply.nil();
-  stats.data_written_bytes.fetch_add(value.size(), std::memory_order_relaxed);
-  reply.bulk(Bytes(stored->key));
+  const auto results = session.current().set_many(requests);
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    reply_stored(session, results[i], items[i].value.size(), reply);
+  }
 }
 
 void run_get(Session& session, Arguments arguments, ReplyWriter& reply) {

@@ -50,6 +50,24 @@ void auth_secure(Session& session, Arguments arguments, ReplyWriter& reply) {
   grant_admin(session, granted, reply);
 }
 
+// Of what the background does, which the counters of a namespace tell one by one.
+NamespaceCounters sum_of_namespaces(Engine& engine) {
+  NamespaceCounters all;
+  for (const std::string& name : engine.namespace_names()) {
+    const auto one = engine.find_namespace(name);
+    if (one == nullptr) continue;  // Removed meanwhile.
+    const NamespaceCounters counters = one->counters();
+    all.compactions += counters.compactions;
+    all.compaction_failures += counters.compaction_failures;
+    all.compacted_bytes += counters.compacted_bytes;
+    all.reclaimed_bytes += counters.reclaimed_bytes;
+    all.scrub_rounds += counters.scrub_rounds;
+    all.scrubbed_bytes += counters.scrubbed_bytes;
+    all.scrub_damaged += counters.scrub_damaged;
+  }
+  return all;
+}
+
 }  // namespace
 
 void run_ping(Session& /*session*/, Arguments /*arguments*/, ReplyWriter& reply) {
@@ -112,6 +130,15 @@ void run_info(Session& session, Arguments /*arguments*/, ReplyWriter& reply) {
   bytes_lines("data_disk_write", stats.data_written_bytes.load());
   bytes_lines("network_rx", stats.network_received_bytes.load());
   bytes_lines("network_tx", stats.network_sent_bytes.load());
+  text += "\n# background\n";
+  const NamespaceCounters all = sum_of_namespaces(service.engine());
+  line("compactions", all.compactions);
+  line("compaction_failures", all.compaction_failures);
+  line("compaction_written_bytes", all.compacted_bytes);
+  line("compaction_reclaimed_bytes", all.reclaimed_bytes);
+  line("scrub_rounds", all.scrub_rounds);
+  line("scrub_bytes", all.scrubbed_bytes);
+  line("scrub_damaged", all.scrub_damaged);
   reply.bulk(text);
 }
 

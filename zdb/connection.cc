@@ -30,13 +30,14 @@ bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 }  // namespace
 
 Connection::Connection(UniqueFd fd, Service& service, ByteBudget& budget,
-                       const ConnectionLimits& limits, MonotonicTime now)
+                       const ConnectionLimits& limits, MonotonicTime now,
+                       std::function<void()> wake)
     : service_(service),
       limits_(limits),
       fd_(std::move(fd)),
       output_(&budget),
       parser_(&budget),
-      session_(service),
+      session_(std::make_shared<Session>(service, std::move(wake))),
       last_progress_(now) {}
 
 void Connection::serve(std::uint32_t events, MutableBytes scratch, MonotonicTime now) {
@@ -60,7 +61,14 @@ void Connection::serve(std::uint32_t events, MutableBytes scratch, MonotonicTime
   } else if (is_readable && may_run()) {
     receive(scratch);
   }
+  run_queued();
   if (!is_closed_) send();
+}
+
+void Connection::run_queued() {
+  if (is_closed_ || !session_->has_queued()) return;
+  ReplyWriter reply(output_);
+  if (session_->run_queued(reply) == Session::After::kClose) begin_close();
 }
 
 bool Connection::may_run() const {
@@ -95,11 +103,13 @@ void Connection::receive(MutableBytes scratch) {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && would_block(errno)) return;
     if (got < 0) {
+      run_queued();  // Nobody reads the replies, but the requests were sent.
       is_closed_ = true;
       return;
     }
     if (got == 0) {
       // The client may have closed only its sending side and still wait for replies.
+      run_queued();
       peer_has_finished_ = true;
       begin_close();
       return;
@@ -115,7 +125,7 @@ void Connection::receive(MutableBytes scratch) {
 
 bool Connection::poll_wait() {
   ReplyWriter reply(output_);
-  const Session::After after = session_.poll_wait(reply);
+  const Session::After after = session_->poll_wait(reply);
   if (after == Session::After::kWait) return false;
   is_waiting_ = false;
   if (after == Session::After::kClose) begin_close();
@@ -135,11 +145,17 @@ void Connection::run_requests(Bytes in) {
     in = in.subspan(progress.consumed);
     if (progress.state == RequestParser::State::kNeedMore) return;
     if (progress.state == RequestParser::State::kError) {
+      run_queued();
       reply.error(parser_.error_text());
       return begin_close();
     }
     --requests_left_in_turn_;
-    const Session::After after = session_.execute(parser_.arguments(), reply);
+    // What comes with others is run with them.
+    if ((session_->has_queued() || !in.empty()) && session_->queue(parser_.arguments())) {
+      parser_.finish_request();
+      continue;
+    }
+    const Session::After after = session_->execute(parser_.arguments(), reply);
     parser_.finish_request();
     if (after == Session::After::kClose) return begin_close();
     is_waiting_ = after == Session::After::kWait;

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -30,9 +32,10 @@ struct ConnectionLimits {
 // asked of the budget that all connections share.
 class Connection {
  public:
-  // REQUIRES: `fd` is a connected, non-blocking stream socket.
+  // `wake` is called, on any thread, when poll_wait() has something new. REQUIRES: `fd` is a
+  // connected, non-blocking stream socket.
   Connection(UniqueFd fd, Service& service, ByteBudget& budget, const ConnectionLimits& limits,
-             MonotonicTime now);
+             MonotonicTime now, std::function<void()> wake);
 
   // Reads, runs and answers what there is, within bounds, so that other connections get their
   // turn. `events` are epoll's; 0 when this is only the next turn. `scratch` is the loop's receive
@@ -47,7 +50,8 @@ class Connection {
   [[nodiscard]] int fd() const { return fd_.get(); }
   // To be destroyed.
   [[nodiscard]] bool is_closed() const { return is_closed_; }
-  // Its client waits for what another one does: poll_wait() is to be called now and then.
+  // Its client waits for what another one does, or for a slow command: poll_wait() is to be called
+  // now and then.
   [[nodiscard]] bool is_waiting() const { return is_waiting_ && !is_closed_; }
   // True when the wait is over and requests that came meanwhile may have their turn.
   bool poll_wait();
@@ -60,6 +64,8 @@ class Connection {
   void receive(MutableBytes scratch);
   void run_requests(Bytes in);
   void run_held();
+  // Answers what the session kept: before anything else is answered, and before it is waited.
+  void run_queued();
   void send();
   void discard_input(MutableBytes scratch);
   void begin_close();
@@ -71,13 +77,13 @@ class Connection {
   UniqueFd fd_;
   OutputQueue output_;
   RequestParser parser_;
-  Session session_;
+  std::shared_ptr<Session> session_;  // Shared with a slow command that is under way.
   // Received but not yet parsed, because the client must read replies first or has had its turn.
   Buffer held_;
   std::size_t requests_left_in_turn_ = 0;
   MonotonicTime last_progress_;
   bool peer_has_finished_ = false;  // It will send nothing more.
-  bool is_waiting_ = false;         // For another client's command; no request is run before.
+  bool is_waiting_ = false;         // For poll_wait(); no request is run before.
   bool is_closing_ = false;         // No further request is run.
   bool is_lingering_ = false;       // All is sent; waiting for the peer to read it and close.
   bool is_closed_ = false;

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -112,6 +113,21 @@ class EngineNamespace {
     SetOutcome outcome = SetOutcome::kStored;
   };
   virtual Result<SetResult> set(Bytes key, Bytes value, std::uint32_t unix_time_s) = 0;
+  // set() for each of them, in order: a result for each, and none depends on another's failure.
+  // What can be is written, and made durable, together.
+  struct SetRequest {
+    Bytes key;
+    Bytes value;
+    std::uint32_t unix_time_s = 0;
+  };
+  virtual std::vector<Result<SetResult>> set_many(std::span<const SetRequest> requests) {
+    std::vector<Result<SetResult>> results;
+    results.reserve(requests.size());
+    for (const SetRequest& one : requests) {
+      results.push_back(set(one.key, one.value, one.unix_time_s));
+    }
+    return results;
+  }
   // nullopt: no such key. kCorruption when the checksum of the entry fails, kIo when it cannot be
   // read.
   virtual Result<std::optional<Buffer>> get(Bytes key) = 0;

@@ -118,9 +118,10 @@ void EventLoop::take_incoming() {
       connection_count_.fetch_sub(1);
       continue;
     }
-    connections_[fd] = {.connection = std::make_unique<Connection>(std::move(client), service_,
-                                                                   budget_, limits_, now_),
-                        .watched = EPOLLIN};
+    connections_[fd] = {
+        .connection = std::make_unique<Connection>(std::move(client), service_, budget_, limits_,
+                                                   now_, [this] { wake(); }),
+        .watched = EPOLLIN};
   }
 }
 
@@ -196,6 +197,8 @@ void EventLoop::check_timeouts() {
 
 void EventLoop::finish() {
   for (auto& [fd, served] : connections_) {
+    // A slow command has ended by now; no request behind it is run.
+    if (served.connection->is_waiting()) served.connection->poll_wait();
     served.connection->begin_stop();
     if (!served.connection->is_closed()) watch(*served.connection, EPOLLOUT);
   }

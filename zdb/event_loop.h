@@ -67,7 +67,7 @@ class EventLoop {
     std::uint32_t watched = 0;
   };
   std::unordered_map<int, Served> connections_;  // By descriptor.
-  // Descriptors of clients that wait for another one's command.
+  // Descriptors of clients that wait for another one's command, or for a slow one of their own.
   std::unordered_set<int> waiting_;
   std::vector<int> next_turns_;  // Descriptors with requests left in memory.
   Buffer scratch_;

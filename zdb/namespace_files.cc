@@ -24,9 +24,7 @@ Status NamespaceStore::reserve_unlocking(std::uint64_t len, EntryType type) {
       space_changed_.wait(mu_);
       continue;
     }
-    const bool must_roll = active_ == nullptr || active_->is_poisoned() ||
-                           (active_->tail() + len > context_.options.data_file_bytes_max &&
-                            active_->tail() > kFileHeaderLen);
+    const bool must_roll = must_roll_locked(len);
     const std::uint64_t end = must_roll ? 0 : active_->tail() + len + kTombstoneReserve;
     const bool must_extend =
         !must_roll && can_allocate_ && type == EntryType::kValue && end > active_->allocated_end;
@@ -43,11 +41,24 @@ Status NamespaceStore::reserve_unlocking(std::uint64_t len, EntryType type) {
   }
 }
 
+// The next file is begun when this one is durable, and its writers wait for that. Where a thread
+// syncs anyway, a file that is full goes on until that thread has nearly caught up: so writers wait
+// for a disk that is slower than they are in the long run, not for one that is behind.
+bool NamespaceStore::must_roll_locked(std::uint64_t len) const {
+  if (active_ == nullptr || active_->is_poisoned()) return true;
+  const std::uint64_t tail = active_->tail();
+  const std::uint64_t len_max = context_.options.data_file_bytes_max;
+  if (tail + len <= len_max || tail == kFileHeaderLen) return false;
+  return context_.sync_bell == nullptr || tail + len > overdue_file_bytes_max(len_max) ||
+         tail - active_->synced_end() <= kUnsyncedAtRollMax;
+}
+
 Status NamespaceStore::extend_unlocking(std::uint64_t end) {
   const std::shared_ptr<ActiveFile> active = active_;
   const std::uint64_t begin = std::max(active->allocated_end, active->tail());
   const std::uint64_t step = end < kAllocateStep ? kAllocateStepSmall : kAllocateStep;
-  const std::uint64_t file_max = std::max(context_.options.data_file_bytes_max, end);
+  std::uint64_t file_max = context_.options.data_file_bytes_max;
+  if (end > file_max) file_max = std::max(overdue_file_bytes_max(file_max), end);
   const std::uint64_t new_end = std::min(round_up(end, step), file_max);
   mu_.unlock();
   const Status allocated = active->data->allocate(begin, new_end - begin);

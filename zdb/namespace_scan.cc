@@ -134,7 +134,7 @@ Result<ScanPage> NamespaceStore::scan_back(Bytes cursor, std::size_t entries_max
     QSFS_ASSIGN(const Cursor before, decode_cursor(cursor, kind));
     state.position = before.position;
   }
-  return is_sequential() ? scan_ids_back_unlocking(state) : scan_keys_back_unlocking(state);
+  return is_sequential() ? scan_ids_back_unlocking(state) : scan_keys_unlocking(state);
 }
 
 // state.position is the next id to look at.
@@ -205,16 +205,18 @@ Result<bool> NamespaceStore::stop_scan_unlocking(const std::shared_ptr<DataFile>
   return true;
 }
 
-// Looks at values from state.position on.
+// Looks at values from state.position on; backwards, at those before it.
 Result<ScanPage> NamespaceStore::scan_keys_unlocking(ScanState& state) {
-  while (true) {
+  while (!state.backwards || state.position > 0) {
     QSFS_TRY(settle_replacement_unlocking());
     if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
-    const std::shared_ptr<DataFile> file = file_of_sequence_locked(state.position);
-    if (file == nullptr) return std::move(state.page);
+    const std::shared_ptr<DataFile> file =
+        file_of_sequence_locked(state.backwards ? state.position - 1 : state.position);
+    if (file == nullptr) break;
     const std::size_t entries_before = state.page.entries.size();
     if (file->live_entries > 0 && !file->doomed) {
-      const Result<bool> stopped = scan_file_unlocking(file, state);
+      const Result<bool> stopped = state.backwards ? scan_file_back_unlocking(file, state)
+                                                   : scan_file_unlocking(file, state);
       if (file->doomed) {
         state.page.entries.resize(entries_before);
         state.page.cursor.clear();
@@ -222,12 +224,23 @@ Result<ScanPage> NamespaceStore::scan_keys_unlocking(ScanState& state) {
         continue;
       }
       if (!stopped) return std::unexpected(stopped.error());
-      if (*stopped) return std::move(state.page);
+      if (*stopped) break;
     }
-    const auto next = files_.upper_bound(file->id);
-    if (next == files_.end()) return std::move(state.page);
-    state.position = std::max(state.position, next->second->header.first_sequence);
+    if (!pass_file_locked(*file, state)) break;
   }
+  return std::move(state.page);
+}
+
+bool NamespaceStore::pass_file_locked(const DataFile& file, ScanState& state) const {
+  if (state.backwards) {
+    if (file.id == files_.begin()->first) return false;
+    state.position = std::min(state.position, file.header.first_sequence);
+    return true;
+  }
+  const auto next = files_.upper_bound(file.id);
+  if (next == files_.end()) return false;
+  state.position = std::max(state.position, next->second->header.first_sequence);
+  return true;
 }
 
 // True: the page is full, and has its cursor. False: the file ends.
@@ -265,31 +278,6 @@ void NamespaceStore::look_at_value(const DataFile& file, const IndexRecord& reco
   state.page.entries.push_back({.key = Buffer(record.key.begin(), record.key.end()),
                                 .payload_bytes = record.value_len,
                                 .unix_time_s = record.unix_time_s});
-}
-
-// Looks at values before state.position.
-Result<ScanPage> NamespaceStore::scan_keys_back_unlocking(ScanState& state) {
-  while (state.position > 0) {
-    QSFS_TRY(settle_replacement_unlocking());
-    if (dropped_) return fail(Errc::kNotFound, "namespace " + name_ + " was removed");
-    const std::shared_ptr<DataFile> file = file_of_sequence_locked(state.position - 1);
-    if (file == nullptr) return std::move(state.page);
-    const std::size_t entries_before = state.page.entries.size();
-    if (file->live_entries > 0 && !file->doomed) {
-      const Result<bool> stopped = scan_file_back_unlocking(file, state);
-      if (file->doomed) {
-        state.page.entries.resize(entries_before);
-        state.page.cursor.clear();
-        if (state.steps_left == 0) state.steps_left = 1;
-        continue;
-      }
-      if (!stopped) return std::unexpected(stopped.error());
-      if (*stopped) return std::move(state.page);
-    }
-    if (file == files_.begin()->second) return std::move(state.page);
-    state.position = std::min(state.position, file->header.first_sequence);
-  }
-  return std::move(state.page);
 }
 
 // As scan_file_unlocking().

@@ -26,8 +26,57 @@ bool NamespaceStore::scrub(Pacer& pacer, const std::function<bool()>& should_sto
     scrub_.file_id = 0;
     scrub_.not_before = context_.clock.now() + kScrubPause;
   }
+  if (is_round_over || scrub_.unsaved_bytes >= kScrubSaveBytes) save_scrub_unlocking();
   if (--operations_ == 0) idle_changed_.notify_all();
   return !is_round_over;
+}
+
+void NamespaceStore::load_scrub_unlocking() {
+  const std::string path = directory_ + "/scrub";
+  mu_.unlock();
+  const auto content = read_whole_file(context_.disk, path, kScrubFileLen);
+  mu_.lock();
+  if (!content && content.error().code == Errc::kNotFound) return;
+  const auto state = content ? decode_scrub_state(*content) : std::nullopt;
+  if (!state) {
+    QSFS_LOG_WARN("{}: not readable; all values are verified again", path);
+    return;
+  }
+  scrub_.last_round_unix_s = state->last_round_unix_s;
+  scrub_.damaged = state->damaged;
+  scrub_.damaged_last_round = state->damaged_last_round;
+  const auto file = files_.find(state->file_id);
+  scrub_.file_id = state->file_id;
+  if (file != files_.end() && file->second->header.salt == state->file_salt) {
+    scrub_.slot = file->second->slot;
+    scrub_.offset = state->offset;
+  }
+  const Duration since =
+      context_.clock.wall() - WallTime(std::chrono::seconds(state->last_round_unix_s));
+  if (state->file_id == 0 && since >= Duration(0) && since < kScrubPause) {
+    scrub_.not_before = context_.clock.now() + (kScrubPause - since);
+  }
+}
+
+void NamespaceStore::save_scrub_unlocking() {
+  const auto file = files_.find(scrub_.file_id);
+  const bool is_in_file = file != files_.end() && file->second->slot == scrub_.slot;
+  const auto clamp = [](std::uint64_t count) {
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(count, UINT32_MAX));
+  };
+  const ScrubState state{.file_id = scrub_.file_id,
+                         .file_salt = is_in_file ? file->second->header.salt : 0,
+                         .offset = is_in_file ? scrub_.offset : 0,
+                         .last_round_unix_s = scrub_.last_round_unix_s,
+                         .damaged = clamp(scrub_.damaged),
+                         .damaged_last_round = clamp(scrub_.damaged_last_round)};
+  scrub_.unsaved_bytes = 0;
+  mu_.unlock();
+  const Status saved =
+      write_file_atomically(context_.disk, directory_ + "/scrub", encode_scrub_state(state));
+  mu_.lock();
+  // Costs the next start some reading.
+  if (!saved) QSFS_LOG_WARN("namespace {}: scrub: {}", name_, saved.error().message());
 }
 
 // The next few live entries. True: there are no more.
@@ -78,7 +127,8 @@ bool NamespaceStore::scrub_slice_unlocking(Pacer& pacer, const std::function<boo
     mu_.unlock();
     const bool goes_on = pacer.pay(item.place.total_len(), is_over);
     mu_.lock();
-    if (!goes_on || dropped_) return false;
+    // Another file is in its place, or none.
+    if (!goes_on || dropped_ || file->doomed) return false;
     scrub_entry_unlocking(file, item.key, item.place);
   }
   scrub_.offset = offset;
@@ -104,6 +154,7 @@ void NamespaceStore::scrub_entry_unlocking(const std::shared_ptr<DataFile>& file
     mu_.lock();
   }
   scrub_.bytes += place.total_len();
+  scrub_.unsaved_bytes += place.total_len();
   if (value) return;
   // Removed or moved meanwhile: no matter.
   const auto target = target_of(key);

@@ -44,6 +44,7 @@ NamespaceStore::~NamespaceStore() {
   if (dropped_ || active_ == nullptr) return;
   const Status finished = finish_active_unlocking();
   if (!finished) QSFS_LOG_ERROR("namespace {}: closing: {}", name_, finished.error().message());
+  if (scrub_.unsaved_bytes > 0) save_scrub_unlocking();
 }
 
 Status NamespaceStore::recover() {
@@ -59,6 +60,7 @@ Status NamespaceStore::recover() {
   QSFS_TRY(remove_obsolete_files(context_.disk, directory_, ids));
   for (const std::uint32_t id : ids) QSFS_TRY(recover_file(id, id == *ids.rbegin()));
   QSFS_TRY(reopen_active());
+  if (context_.options.scrub) load_scrub_unlocking();
   // All that was recovered is durable.
   remove_dead_unlocking(dead_files_locked());
   return {};
@@ -197,6 +199,7 @@ Status NamespaceStore::close() {
   space_changed_.notify_all();
   while (operations_ > 0) idle_changed_.wait(mu_);
   const Status finished = finish_active_unlocking();
+  if (scrub_.unsaved_bytes > 0) save_scrub_unlocking();
   active_.reset();
   forget_all_locked();
   files_.clear();

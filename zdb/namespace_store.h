@@ -15,6 +15,7 @@
 // Thread-safe. One mutex, never held over I/O.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -47,6 +48,12 @@ inline constexpr std::size_t kScanSteps = 16384;
 // Space is reserved in these steps ahead of the writes, so that a sync has less to do.
 inline constexpr std::uint64_t kAllocateStepSmall = 256 * kKiB;
 inline constexpr std::uint64_t kAllocateStep = 8 * kMiB;
+// What may be left to sync when a full file is closed, unless that file has become too long: until
+// then its writers do not wait for the disk.
+inline constexpr std::uint64_t kUnsyncedAtRollMax = 8 * kMiB;
+constexpr std::uint64_t overdue_file_bytes_max(std::uint64_t data_file_bytes_max) {
+  return std::max(data_file_bytes_max, std::min(2 * data_file_bytes_max, kDataFileBytesLimit));
+}
 // Of the reserved space, what sets leave to tombstones: a full disk must not stop removes.
 inline constexpr std::uint64_t kTombstoneReserve = 64 * kKiB;
 // Files that one compaction merges.
@@ -65,7 +72,12 @@ inline constexpr std::size_t kMoveBatch = 1024;
 inline constexpr std::uint64_t kScrubSliceBytes = 4 * kMiB;
 inline constexpr std::size_t kScrubEntriesMax = 4096;
 inline constexpr std::uint64_t kScrubLogMax = 100;
+// What may have to be verified again after a crash.
+inline constexpr std::uint64_t kScrubSaveBytes = 256 * kMiB;
 inline constexpr Duration kScrubPause = std::chrono::hours(24);
+// What one write of set_many() holds. Longer values are written alone, without a copy.
+inline constexpr std::size_t kGroupBytesMax = 128 * kKiB;
+inline constexpr std::size_t kGroupEntryBytesMax = 16 * kKiB;
 // Keys whose history is looked at in one pass over the index files.
 inline constexpr std::size_t kHistoryKeysMax = 256 * 1024;
 
@@ -96,6 +108,8 @@ class NamespaceStore final : public EngineNamespace {
   bool is_dropped() const override QSFS_EXCLUDES(mu_);
 
   Result<SetResult> set(Bytes key, Bytes value, std::uint32_t unix_time_s) override
+      QSFS_EXCLUDES(mu_);
+  std::vector<Result<SetResult>> set_many(std::span<const SetRequest> requests) override
       QSFS_EXCLUDES(mu_);
   Result<std::optional<Buffer>> get(Bytes key) override QSFS_EXCLUDES(mu_);
   Result<bool> remove(Bytes key) override QSFS_EXCLUDES(mu_);
@@ -149,13 +163,18 @@ class NamespaceStore final : public EngineNamespace {
     std::uint32_t value_crc = 0;
     std::uint32_t unix_time_s = 0;
     std::uint32_t oldest_file = 0;  // 0: that of the file it lands in.
+    // The key of an allocated id. target.key names it: a draft does not move from then on.
+    std::array<std::byte, kSequentialKeyLen> id_key{};
+
+    [[nodiscard]] std::uint64_t entry_bytes() const {
+      return entry_len(allocates_id ? kSequentialKeyLen : target.key.size(), value.size());
+    }
   };
   // Where it goes.
   struct Slot {
     std::shared_ptr<ActiveFile> active;
     ActiveFile::Reservation space;
     std::uint64_t sequence = 0;
-    std::array<std::byte, kSequentialKeyLen> id_key{};
   };
   struct OpenEntry {
     EntryPlace place;
@@ -188,20 +207,51 @@ class NamespaceStore final : public EngineNamespace {
   // Writing (namespace_write.cc). Those that end in _unlocking let go of mu_ while they work.
   Result<SetResult> set_unlocking(Bytes key, Draft& draft) QSFS_REQUIRES(mu_);
   Result<SetOutcome> update_unlocking(Draft& draft) QSFS_REQUIRES(mu_);
+  std::unexpected<Error> no_key_error_locked() const QSFS_REQUIRES(mu_);
+  // What a set of a key that is held needs before it is written: kIdentical, or how much larger it
+  // makes the namespace.
+  Result<SetOutcome> prepare_update_unlocking(Draft& draft, std::uint64_t& growth)
+      QSFS_REQUIRES(mu_);
   Result<bool> remove_unlocking(Bytes key, Draft& draft) QSFS_REQUIRES(mu_);
   void acquire_key_unlocking(const Target& target) QSFS_REQUIRES(mu_);
   void release_key_locked(const Target& target) QSFS_REQUIRES(mu_);
   Status check_limit_locked(std::uint64_t new_len, std::uint64_t old_len) const QSFS_REQUIRES(mu_);
   // Writes, makes durable where the policy says so, and publishes. Fills in an allocated id.
   Result<Slot> append_unlocking(Draft& draft) QSFS_REQUIRES(mu_);
+  static EntryHeader header_of(const Slot& slot, const Draft& draft);
   Status write_entry(const Slot& slot, const Draft& draft) QSFS_EXCLUDES(mu_);
+  // Takes space, and an id where one is allocated. REQUIRES: reserve_unlocking() saw to the room.
+  Slot take_slot_locked(Draft& draft) QSFS_REQUIRES(mu_);
   void fail_write_unlocking(const Slot& slot) QSFS_REQUIRES(mu_);
   void publish_locked(const Slot& slot, const Draft& draft) QSFS_REQUIRES(mu_);
   void tidy_after_write_unlocking() QSFS_REQUIRES(mu_);
 
+  // Several at once (namespace_set_many.cc).
+  // A set of a group, from its request to its result.
+  struct GroupMember {
+    Draft draft;
+    bool holds_key = false;
+    std::uint64_t growth = 0;  // Its part of growing_bytes_.
+    Slot slot;
+    std::optional<Result<SetResult>> result;  // Without one: to be written.
+  };
+  // Does the first few of them, at least one; returns how many. The others wait for its end, or do
+  // not fit.
+  std::size_t set_group_unlocking(std::span<GroupMember> members) QSFS_REQUIRES(mu_);
+  // False: the group ends before this one.
+  bool join_group_unlocking(GroupMember& member, bool is_first) QSFS_REQUIRES(mu_);
+  // False: nothing of it was done, for a reason that may lie in one of them alone. `len`: of all
+  // their entries.
+  bool append_group_unlocking(std::span<GroupMember> group, std::uint64_t len) QSFS_REQUIRES(mu_);
+  Status reserve_alone_unlocking(std::uint64_t len) QSFS_REQUIRES(mu_);
+  static void order_group(std::span<GroupMember* const> written);
+  static Status write_group(std::span<const GroupMember> group, std::uint64_t len);
+  void leave_group_locked(std::span<GroupMember> group) QSFS_REQUIRES(mu_);
+
   // Files (namespace_files.cc).
   // Returns with room for an entry of `len` bytes in active_.
   Status reserve_unlocking(std::uint64_t len, EntryType type) QSFS_REQUIRES(mu_);
+  bool must_roll_locked(std::uint64_t len) const QSFS_REQUIRES(mu_);
   Status extend_unlocking(std::uint64_t end) QSFS_REQUIRES(mu_);
   Status roll_unlocking() QSFS_REQUIRES(mu_);
   Status finish_active_unlocking() QSFS_REQUIRES(mu_);
@@ -255,6 +305,9 @@ class NamespaceStore final : public EngineNamespace {
   // The scrub (namespace_scrub.cc).
   bool scrub_slice_unlocking(Pacer& pacer, const std::function<bool()>& should_stop)
       QSFS_REQUIRES(mu_);
+  // What an earlier life has verified need not be read again.
+  void load_scrub_unlocking() QSFS_REQUIRES(mu_);
+  void save_scrub_unlocking() QSFS_REQUIRES(mu_);
   bool is_live(Bytes key, const EntryPlace& place) const QSFS_EXCLUDES(mu_);
   void scrub_entry_unlocking(const std::shared_ptr<DataFile>& file, Bytes key,
                              const EntryPlace& place) QSFS_REQUIRES(mu_);
@@ -301,11 +354,12 @@ class NamespaceStore final : public EngineNamespace {
   Result<bool> stop_scan_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
       QSFS_REQUIRES(mu_);
   Result<ScanPage> scan_keys_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
+  // Moves to the file behind this one, in the scan's direction. False: there is none.
+  bool pass_file_locked(const DataFile& file, ScanState& state) const QSFS_REQUIRES(mu_);
   Result<bool> scan_file_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
       QSFS_REQUIRES(mu_);
   void look_at_value(const DataFile& file, const IndexRecord& record, ScanState& state)
       QSFS_EXCLUDES(mu_);
-  Result<ScanPage> scan_keys_back_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
   Result<bool> scan_file_back_unlocking(const std::shared_ptr<DataFile>& file, ScanState& state)
       QSFS_REQUIRES(mu_);
   Result<ScanPage> scan_ids_unlocking(ScanState& state) QSFS_REQUIRES(mu_);
@@ -413,6 +467,7 @@ class NamespaceStore final : public EngineNamespace {
     std::uint64_t bytes = 0;
     std::int64_t last_round_unix_s = 0;
     MonotonicTime not_before{0};
+    std::uint64_t unsaved_bytes = 0;
   };
   Scrub scrub_ QSFS_GUARDED_BY(mu_);
   bool removing_dead_ QSFS_GUARDED_BY(mu_) = false;

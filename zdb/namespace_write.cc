@@ -51,14 +51,11 @@ Result<EngineNamespace::SetResult> NamespaceStore::set_unlocking(Bytes key, Draf
     const auto slot = append_unlocking(draft);
     growing_bytes_ -= draft.value.size();
     if (!slot) return std::unexpected(slot.error());
-    return SetResult{.key = Buffer(slot->id_key.begin(), slot->id_key.end()),
+    return SetResult{.key = Buffer(draft.id_key.begin(), draft.id_key.end()),
                      .outcome = SetOutcome::kStored};
   }
   const auto target = target_of(key);
-  if (!target) {
-    return fail(Errc::kInvalidArgument,
-                is_sequential() ? "an id has 8 bytes; only updates name one" : "a key is needed");
-  }
+  if (!target) return no_key_error_locked();
   draft.target = *target;
   acquire_key_unlocking(draft.target);
   const auto outcome = update_unlocking(draft);
@@ -67,7 +64,23 @@ Result<EngineNamespace::SetResult> NamespaceStore::set_unlocking(Bytes key, Draf
   return SetResult{.key = Buffer(key.begin(), key.end()), .outcome = *outcome};
 }
 
+std::unexpected<Error> NamespaceStore::no_key_error_locked() const {
+  return fail(Errc::kInvalidArgument,
+              is_sequential() ? "an id has 8 bytes; only updates name one" : "a key is needed");
+}
+
 Result<SetOutcome> NamespaceStore::update_unlocking(Draft& draft) {
+  std::uint64_t growth = 0;
+  QSFS_ASSIGN(const SetOutcome outcome, prepare_update_unlocking(draft, growth));
+  if (outcome == SetOutcome::kIdentical) return outcome;
+  growing_bytes_ += growth;
+  const auto slot = append_unlocking(draft);
+  growing_bytes_ -= growth;
+  if (!slot) return std::unexpected(slot.error());
+  return outcome;
+}
+
+Result<SetOutcome> NamespaceStore::prepare_update_unlocking(Draft& draft, std::uint64_t& growth) {
   const auto before = find_locked(draft.target);
   if (!before && is_sequential()) {
     return fail(Errc::kInvalidArgument, "there is no such id; only updates name one");
@@ -79,11 +92,7 @@ Result<SetOutcome> NamespaceStore::update_unlocking(Draft& draft) {
   const std::uint64_t old_len = before ? before->value_len : 0;
   QSFS_TRY(check_limit_locked(draft.value.size(), old_len));
   if (before) draft.oldest_file = oldest_file_of_locked(draft.target, *before);
-  const std::uint64_t growth = draft.value.size() > old_len ? draft.value.size() - old_len : 0;
-  growing_bytes_ += growth;
-  const auto slot = append_unlocking(draft);
-  growing_bytes_ -= growth;
-  if (!slot) return std::unexpected(slot.error());
+  growth = draft.value.size() > old_len ? draft.value.size() - old_len : 0;
   return SetOutcome::kStored;
 }
 
@@ -141,18 +150,23 @@ Status NamespaceStore::check_limit_locked(std::uint64_t new_len, std::uint64_t o
               "namespace " + name_ + " is at its limit of " + std::to_string(limit) + " bytes");
 }
 
-Result<NamespaceStore::Slot> NamespaceStore::append_unlocking(Draft& draft) {
-  const std::size_t key_len = draft.allocates_id ? kSequentialKeyLen : draft.target.key.size();
-  const std::uint64_t len = entry_len(key_len, draft.value.size());
-  QSFS_TRY(reserve_unlocking(len, draft.type));
-  Slot slot{.active = active_, .space = active_->reserve(len), .sequence = next_sequence_};
+NamespaceStore::Slot NamespaceStore::take_slot_locked(Draft& draft) {
+  Slot slot{.active = active_,
+            .space = active_->reserve(draft.entry_bytes()),
+            .sequence = next_sequence_};
   if (draft.type == EntryType::kValue) ++next_sequence_;
   if (draft.allocates_id) {
-    slot.id_key = encode_id(slot.sequence);
+    draft.id_key = encode_id(slot.sequence);
     draft.target.id = slot.sequence;
-    draft.target.key = slot.id_key;
+    draft.target.key = draft.id_key;
   }
   if (draft.oldest_file == 0) draft.oldest_file = slot.active->file->id;
+  return slot;
+}
+
+Result<NamespaceStore::Slot> NamespaceStore::append_unlocking(Draft& draft) {
+  QSFS_TRY(reserve_unlocking(draft.entry_bytes(), draft.type));
+  Slot slot = take_slot_locked(draft);
 
   mu_.unlock();
   const Status written = write_entry(slot, draft);
@@ -175,16 +189,20 @@ Result<NamespaceStore::Slot> NamespaceStore::append_unlocking(Draft& draft) {
   return slot;
 }
 
+EntryHeader NamespaceStore::header_of(const Slot& slot, const Draft& draft) {
+  return {.type = draft.type,
+          .key_len = static_cast<std::uint8_t>(draft.target.key.size()),
+          .value_len = static_cast<std::uint32_t>(draft.value.size()),
+          .value_crc = draft.value_crc,
+          .sequence = slot.sequence,
+          .unix_time_s = draft.unix_time_s,
+          .oldest_file = draft.oldest_file,
+          .complete_below = slot.space.complete_below,
+          .synced_below = slot.space.synced_below};
+}
+
 Status NamespaceStore::write_entry(const Slot& slot, const Draft& draft) {
-  const EntryHeader header{.type = draft.type,
-                           .key_len = static_cast<std::uint8_t>(draft.target.key.size()),
-                           .value_len = static_cast<std::uint32_t>(draft.value.size()),
-                           .value_crc = draft.value_crc,
-                           .sequence = slot.sequence,
-                           .unix_time_s = draft.unix_time_s,
-                           .oldest_file = draft.oldest_file,
-                           .complete_below = slot.space.complete_below,
-                           .synced_below = slot.space.synced_below};
+  const EntryHeader header = header_of(slot, draft);
   const std::uint64_t offset = slot.space.offset;
   const auto header_bytes = encode_entry_header(
       header, draft.target.key, {.salt = slot.active->file->header.salt, .offset = offset});
@@ -263,7 +281,10 @@ void NamespaceStore::tidy_after_write_unlocking() {
   if (context_.sync_bell != nullptr) {
     const std::uint64_t tail = active->tail();
     const std::uint64_t rung_at = std::max(active->synced_end(), bell_rung_at_);
-    if (tail > rung_at && tail - rung_at >= kUnsyncedBytesMax) {
+    // A full file waits for the sync that lets it be closed.
+    const std::uint64_t step =
+        tail > options.data_file_bytes_max ? kUnsyncedAtRollMax : kUnsyncedBytesMax;
+    if (tail > rung_at && tail - rung_at >= step) {
       bell_rung_at_ = tail;
       context_.sync_bell->ring();
     }

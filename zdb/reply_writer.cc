@@ -14,6 +14,7 @@ namespace {
 // Text is gathered in chunks of this size.
 constexpr std::size_t kTextChunkBytes = 16 * kKiB;
 // Up to here a copy is cheaper than one more piece in a writev.
+constexpr std::string_view kNoMemory = "Internal memory error";
 constexpr std::size_t kCopiedValueBytesMax = 4 * kKiB;
 
 }  // namespace
@@ -38,6 +39,16 @@ bool OutputQueue::append_value(std::string_view header, Buffer&& value) {
   append(header);
   size_bytes_ += value.size();
   chunks_.push_back({.bytes = std::move(value), .is_value = true});
+  return true;
+}
+
+bool OutputQueue::take(OutputQueue& other) {
+  std::uint64_t value_bytes = 0;
+  for (const Chunk& chunk : other.chunks_) value_bytes += chunk.is_value ? chunk.bytes.size() : 0;
+  if (budget_ != nullptr && !budget_->try_acquire(value_bytes)) return false;
+  size_bytes_ += std::exchange(other.size_bytes_, 0);
+  for (Chunk& chunk : other.chunks_) chunks_.push_back(std::move(chunk));
+  other.chunks_.clear();
   return true;
 }
 
@@ -73,6 +84,12 @@ void OutputQueue::consume(std::size_t len) {
   }
 }
 
+bool ReplyWriter::take(OutputQueue& other) {
+  if (out_.take(other)) return true;
+  error(kNoMemory);
+  return false;
+}
+
 void ReplyWriter::simple(std::string_view text) { out_.append(fmt::format("+{}\r\n", text)); }
 
 void ReplyWriter::error(std::string_view text) {
@@ -95,7 +112,7 @@ void ReplyWriter::bulk(Bytes bytes) {
 void ReplyWriter::bulk_value(Buffer&& value) {
   if (value.size() <= kCopiedValueBytesMax) return bulk(Bytes(value));
   const std::string header = fmt::format("${}\r\n", value.size());
-  if (!out_.append_value(header, std::move(value))) return error("Internal memory error");
+  if (!out_.append_value(header, std::move(value))) return error(kNoMemory);
   out_.append(std::string_view("\r\n"));
 }
 

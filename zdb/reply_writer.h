@@ -29,6 +29,10 @@ class OutputQueue {
   // refuses.
   [[nodiscard]] bool append_value(std::string_view header, Buffer&& value);
 
+  // Moves what `other` holds behind this. False, and nothing is done, when the budget refuses.
+  // REQUIRES: nothing of `other` was consumed, and it has no budget.
+  [[nodiscard]] bool take(OutputQueue& other);
+
   [[nodiscard]] bool empty() const { return size_bytes_ == 0; }
   [[nodiscard]] std::size_t size_bytes() const { return size_bytes_; }
 
@@ -67,6 +71,10 @@ class ReplyWriter {
   // Sends `value` without a copy where that pays. Where the memory of all connections together is
   // used up, the reply is the error "Internal memory error" instead.
   void bulk_value(Buffer&& value);
+
+  // Moves the replies of `other` behind this; false, with the error as above, when there is no
+  // memory for them. REQUIRES: as OutputQueue::take().
+  bool take(OutputQueue& other);
 
   // How many errors were written, elements of arrays included.
   [[nodiscard]] std::uint64_t errors() const { return errors_; }

@@ -50,7 +50,9 @@ class EpollServer final : public Server {
   EpollServer(const ServerOptions& options, Engine& engine, Clock& clock, Random& random)
       : options_(options),
         service_(options.service, engine, clock, random),
-        budget_(options.buffered_bytes_max) {}
+        budget_(options.buffered_bytes_max) {
+    service_.set_slow_workers(&slow_workers_);
+  }
 
   ~EpollServer() override {
     if (!acceptor_.joinable()) return;
@@ -58,6 +60,8 @@ class EpollServer final : public Server {
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
     acceptor_.join();
+    // While the loops are there, which slow commands wake when they end.
+    slow_workers_.stop();
   }
   EpollServer(const EpollServer&) = delete;
   EpollServer& operator=(const EpollServer&) = delete;
@@ -162,6 +166,7 @@ class EpollServer final : public Server {
   const ServerOptions options_;
   Service service_;
   ByteBudget budget_;
+  SlowWorkers slow_workers_;
   UniqueFd wake_;
   std::vector<Listener> listeners_;
   std::vector<std::unique_ptr<EventLoop>> loops_;

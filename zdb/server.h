@@ -2,7 +2,7 @@
 // Engine.
 //
 // Threads: `zdb-accept` waits for clients; `zdb-loop-N` each serve a share of them, and a command
-// runs on its client's thread. All end when the server is destroyed.
+// runs on its client's thread; slow ones run on `zdb-slow-N`. All end when the server is destroyed.
 #pragma once
 
 #include <cstddef>

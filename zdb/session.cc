@@ -11,6 +11,7 @@
 namespace qsfs::zdb {
 namespace {
 
+constexpr std::string_view kSet = "SET";
 constexpr std::size_t kAnyCount = kRequestArgumentsMax;
 
 // The most frequent first: the table is searched from its start.
@@ -89,6 +90,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {.name = "HISTORY",
      .run = run_history,
      .scope = CommandScope::kRead,
+     .is_slow = true,
      .arguments_min = 2,
      .arguments_max = 3},
     {.name = "WAIT",
@@ -96,7 +98,7 @@ constexpr auto kCommands = std::to_array<Command>({
      .scope = CommandScope::kRead,
      .arguments_min = 2,
      .arguments_max = 3},
-    {.name = "FLUSH", .run = run_flush, .scope = CommandScope::kWrite},
+    {.name = "FLUSH", .run = run_flush, .scope = CommandScope::kWrite, .is_slow = true},
     {.name = "DBSIZE", .run = run_dbsize, .scope = CommandScope::kRead},
     {.name = "PING", .run = run_ping, .empty_arguments_allowed = true, .arguments_max = kAnyCount},
     {.name = "TIME", .run = run_time},
@@ -112,17 +114,38 @@ constexpr auto kCommands = std::to_array<Command>({
      .run = run_nslist,
      .empty_arguments_allowed = true,
      .arguments_max = kAnyCount},
-    {.name = "NSNEW", .run = run_nsnew, .admin_only = true, .arguments_min = 2, .arguments_max = 2},
-    {.name = "NSDEL", .run = run_nsdel, .admin_only = true, .arguments_min = 2, .arguments_max = 2},
-    {.name = "NSSET", .run = run_nsset, .admin_only = true, .arguments_min = 4, .arguments_max = 4},
-    {.name = "NSJUMP", .run = run_nsjump, .admin_only = true},
+    {.name = "NSNEW",
+     .run = run_nsnew,
+     .admin_only = true,
+     .is_slow = true,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "NSDEL",
+     .run = run_nsdel,
+     .admin_only = true,
+     .is_slow = true,
+     .arguments_min = 2,
+     .arguments_max = 2},
+    {.name = "NSSET",
+     .run = run_nsset,
+     .admin_only = true,
+     .is_slow = true,
+     .arguments_min = 4,
+     .arguments_max = 4},
+    {.name = "NSJUMP", .run = run_nsjump, .admin_only = true, .is_slow = true},
     {.name = "RELOAD",
      .run = run_reload,
      .admin_only = true,
+     .is_slow = true,
      .arguments_min = 2,
      .arguments_max = 2},
     {.name = "INDEX", .run = run_index, .admin_only = true, .arguments_min = 2, .arguments_max = 3},
-    {.name = "DATA", .run = run_data, .admin_only = true, .arguments_min = 4, .arguments_max = 4},
+    {.name = "DATA",
+     .run = run_data,
+     .admin_only = true,
+     .is_slow = true,
+     .arguments_min = 4,
+     .arguments_max = 4},
     {.name = "HOOKS", .run = run_hooks, .admin_only = true},
 });
 static_assert(kCommands.size() <= kCommandsMax);
@@ -192,8 +215,10 @@ NamespaceSettings Service::settings_of(const EngineNamespace& described) const {
   return settings;
 }
 
-Session::Session(Service& service)
-    : service_(service), is_admin_(service.options().admin_password.empty()) {
+Session::Session(Service& service, std::function<void()> wake)
+    : service_(service),
+      wake_(std::move(wake)),
+      is_admin_(service.options().admin_password.empty()) {
   std::shared_ptr<EngineNamespace> selected = service.engine().find_namespace("default");
   QSFS_CHECK(selected != nullptr);
   const NamespaceSettings settings = service.settings_of(*selected);
@@ -206,6 +231,12 @@ Session::Session(Service& service)
 void Session::select(std::shared_ptr<EngineNamespace> selected, Access access) {
   namespace_ = std::move(selected);
   access_ = access;
+}
+
+bool Session::may_write() const {
+  if (access_ != Access::kWrite) return false;
+  const NamespaceSettings settings = namespace_->settings();
+  return !settings.frozen && !settings.locked;
 }
 
 bool Session::is_allowed(bool writes, ReplyWriter& reply) const {
@@ -249,6 +280,7 @@ void Session::end_wait() {
 }
 
 Session::After Session::poll_wait(ReplyWriter& reply) {
+  if (slow_ != nullptr) return poll_slow(reply);
   const std::uint64_t errors_before = reply.errors();
   After after = After::kContinue;
   if (const std::string_view* const ran = wait_->ran.load()) {
@@ -285,7 +317,97 @@ Session::After Session::finish(std::uint64_t errors_before, const ReplyWriter& r
   return after;
 }
 
+bool Session::queue(Arguments arguments) {
+  if (arguments.size() != 3) return false;
+  const SetQueue::Item item{.key = arguments[1], .value = arguments[2]};
+  if (item.value.size() > kQueuedValueBytesMax || item.key.size() > kKeyLenMax) return false;
+  if (!equals_ignoring_case(as_text(arguments[0]), kSet) || !queue_.has_room(item)) return false;
+  queue_.add(item);
+  return true;
+}
+
+Session::After Session::run_queued(ReplyWriter& reply) {
+  const std::vector<SetQueue::Item> items = queue_.items();
+  const SetQueue queued = std::exchange(queue_, {});
+  if (items.empty()) return After::kContinue;
+  // One that is refused is told by the one place that tells it; and one alone needs no group.
+  if (items.size() == 1 || !has_namespace() || !may_write()) {
+    for (const SetQueue::Item& item : items) {
+      const std::array<Bytes, 3> arguments{as_bytes(kSet), item.key, item.value};
+      const After after = execute_one(arguments, reply);
+      if (after != After::kContinue) return after;
+    }
+    return After::kContinue;
+  }
+  const Command* const command = find_command(kSet);
+  ServerStats& totals = service_.stats();
+  CommandStats& stats = service_.command_stats(index_of(*command));
+  const std::uint64_t errors_before = reply.errors();
+  const MonotonicTime begin = service_.clock().now();
+  run_sets(*this, items, reply);
+  const auto took = static_cast<std::uint64_t>((service_.clock().now() - begin).count());
+  const std::uint64_t errors = reply.errors() - errors_before;
+  stats.calls.fetch_add(items.size(), std::memory_order_relaxed);
+  stats.nanoseconds.fetch_add(took, std::memory_order_relaxed);
+  stats.errors.fetch_add(errors, std::memory_order_relaxed);
+  totals.commands_failed.fetch_add(errors, std::memory_order_relaxed);
+  totals.commands_executed.fetch_add(items.size() - errors, std::memory_order_relaxed);
+  service_.waits().announce(*this, *namespace_, command->name);
+  return has_namespace() ? After::kContinue : After::kClose;
+}
+
 Session::After Session::execute(Arguments arguments, ReplyWriter& reply) {
+  if (!queue_.empty()) {
+    const After after = run_queued(reply);
+    if (after != After::kContinue) return after;
+  }
+  return execute_one(arguments, reply);
+}
+
+void Session::run_command(const Command& command, Arguments arguments, ReplyWriter& reply) {
+  CommandStats& stats = service_.command_stats(index_of(command));
+  const std::uint64_t errors_before = reply.errors();
+  const MonotonicTime begin = service_.clock().now();
+  command.run(*this, arguments, reply);
+  const auto took = static_cast<std::uint64_t>((service_.clock().now() - begin).count());
+  stats.calls.fetch_add(1, std::memory_order_relaxed);
+  stats.nanoseconds.fetch_add(took, std::memory_order_relaxed);
+  if (reply.errors() != errors_before) stats.errors.fetch_add(1, std::memory_order_relaxed);
+}
+
+bool Session::run_elsewhere(const Command& command, Arguments arguments) {
+  if (!wake_ || service_.slow_workers() == nullptr) return false;
+  auto slow = std::make_shared<SlowRun>();
+  slow->command = &command;
+  for (const Bytes argument : arguments) {
+    slow->arguments.emplace_back(argument.begin(), argument.end());
+  }
+  // Nothing else touches the session until poll_wait() has seen that it is done. Its client may
+  // leave meanwhile: then the job is its last owner.
+  const bool submitted = service_.slow_workers()->submit([self = shared_from_this(), slow] {
+    const std::vector<Bytes> views(slow->arguments.begin(), slow->arguments.end());
+    ReplyWriter reply(slow->replies);
+    self->run_command(*slow->command, views, reply);
+    slow->has_failed = reply.errors() > 0;
+    slow->is_done.store(true, std::memory_order_release);
+    self->wake_();
+  });
+  if (submitted) slow_ = std::move(slow);
+  return submitted;
+}
+
+Session::After Session::poll_slow(ReplyWriter& reply) {
+  if (!slow_->is_done.load(std::memory_order_acquire)) return After::kWait;
+  const std::shared_ptr<SlowRun> slow = std::exchange(slow_, nullptr);
+  const bool has_failed = !reply.take(slow->replies) || slow->has_failed;
+  ServerStats& stats = service_.stats();
+  auto& counter = has_failed ? stats.commands_failed : stats.commands_executed;
+  counter.fetch_add(1, std::memory_order_relaxed);
+  service_.waits().announce(*this, *namespace_, slow->command->name);
+  return has_namespace() ? After::kContinue : After::kClose;
+}
+
+Session::After Session::execute_one(Arguments arguments, ReplyWriter& reply) {
   const std::uint64_t errors_before = reply.errors();
   const auto done = [&](After after) { return finish(errors_before, reply, after); };
 
@@ -308,13 +430,8 @@ Session::After Session::execute(Arguments arguments, ReplyWriter& reply) {
       !is_allowed(command->scope == CommandScope::kWrite, reply)) {
     return done(After::kContinue);
   }
-  CommandStats& stats = service_.command_stats(index_of(*command));
-  const MonotonicTime begin = service_.clock().now();
-  command->run(*this, arguments, reply);
-  const auto took = static_cast<std::uint64_t>((service_.clock().now() - begin).count());
-  stats.calls.fetch_add(1, std::memory_order_relaxed);
-  stats.nanoseconds.fetch_add(took, std::memory_order_relaxed);
-  if (reply.errors() != errors_before) stats.errors.fetch_add(1, std::memory_order_relaxed);
+  if (command->is_slow && run_elsewhere(*command, arguments)) return After::kWait;
+  run_command(*command, arguments, reply);
   if (wait_ != nullptr) return After::kWait;  // Counted when it ends.
   service_.waits().announce(*this, *namespace_, command->name);
   // A namespace that was dropped meanwhile answers kNotFound: its client is told what happened

@@ -6,10 +6,12 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -19,6 +21,8 @@
 #include "zdb/engine.h"
 #include "zdb/hooks.h"
 #include "zdb/reply_writer.h"
+#include "zdb/set_queue.h"
+#include "zdb/slow_workers.h"
 #include "zdb/wait_hub.h"
 
 namespace qsfs::zdb {
@@ -79,6 +83,10 @@ class Service {
   CommandStats& command_stats(std::size_t index) { return command_stats_[index]; }
   const CommandStats& command_stats(std::size_t index) const { return command_stats_[index]; }
   WaitHub& waits() { return waits_; }
+  // Borrowed; null: slow commands run where they come in.
+  SlowWorkers* slow_workers() { return slow_workers_; }
+  // REQUIRES: before the first session.
+  void set_slow_workers(SlowWorkers* workers) { slow_workers_ = workers; }
   // Does not block.
   void fire_hook(std::string_view event, std::string_view name_space);
   // Its settings, as protect_default has them.
@@ -97,29 +105,43 @@ class Service {
   ServerStats stats_;
   std::array<CommandStats, kCommandsMax> command_stats_;
   WaitHub waits_;
+  SlowWorkers* slow_workers_ = nullptr;
   Mutex settings_mu_;
 };
 
 // The arguments of a request, the command's name first.
 using Arguments = std::span<const Bytes>;
 
-// Not thread-safe: one request after the other. Must not outlive its Service.
-class Session {
+struct Command;
+
+// Not thread-safe: one request after the other. Must not outlive its Service. Shared, because a
+// slow command that runs on another thread may outlive its client.
+class Session : public std::enable_shared_from_this<Session> {
  public:
   // kWait: the reply comes from poll_wait(); no other request may be run before.
   enum class After { kContinue, kClose, kWait };
 
-  // Starts in the namespace "default".
-  explicit Session(Service& service);
+  // Starts in the namespace "default". `wake` is called, on any thread, when poll_wait() has
+  // something new; it must be callable as long as the service has slow workers. Without it slow
+  // commands run as all others. REQUIRES: with it, the session is owned by a shared_ptr.
+  explicit Session(Service& service, std::function<void()> wake = {});
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   // Runs one command and writes its one reply. kClose: the client is to be disconnected once it has
   // the reply. REQUIRES: `arguments` is not empty.
+  // Runs what is queued before, which may be what ends it.
   After execute(Arguments arguments, ReplyWriter& reply);
-  // Writes the reply of the command that waits, when what it waits for has happened or its time is
-  // over; kWait when neither. REQUIRES: execute() returned kWait, and so did every call since.
+  // Keeps a small SET, without a reply, to run it together with those that follow it. False: it is
+  // none, or there is no room; execute() is for it.
+  bool queue(Arguments arguments);
+  [[nodiscard]] bool has_queued() const { return !queue_.empty(); }
+  // Runs what queue() kept, and writes their replies.
+  After run_queued(ReplyWriter& reply);
+  // Writes the reply of the command that waits, when what it waits for has happened, it has ended
+  // on another thread, or its time is over; kWait when neither. REQUIRES: execute() returned kWait,
+  // and so did every call since.
   After poll_wait(ReplyWriter& reply);
 
   // The rest is for the commands.
@@ -140,18 +162,37 @@ class Session {
   void set_challenge(std::string challenge) { challenge_ = std::move(challenge); }
 
  private:
+  [[nodiscard]] bool may_write() const;
   bool is_allowed(bool writes, ReplyWriter& reply) const;
+  void run_command(const Command& command, Arguments arguments, ReplyWriter& reply);
+  // False: not possible now.
+  bool run_elsewhere(const Command& command, Arguments arguments);
+  After poll_slow(ReplyWriter& reply);
+  After execute_one(Arguments arguments, ReplyWriter& reply);
   // False when the selected namespace is gone for good.
   bool has_namespace();
   After finish(std::uint64_t errors_before, const ReplyWriter& reply, After after);
   void end_wait();
 
+  // A command on its way through a slow worker, which is the only one that touches it until it is
+  // done.
+  struct SlowRun {
+    const Command* command = nullptr;
+    std::vector<Buffer> arguments;
+    OutputQueue replies;
+    bool has_failed = false;
+    std::atomic<bool> is_done{false};
+  };
+
   Service& service_;
+  const std::function<void()> wake_;
   // Shared with the engine and other sessions: the namespace may be dropped while it is selected.
   std::shared_ptr<EngineNamespace> namespace_;
   Access access_ = Access::kNone;
   bool is_admin_ = false;
   std::string challenge_;
+  SetQueue queue_;
+  std::shared_ptr<SlowRun> slow_;     // Shared with the worker; null when nothing runs there.
   std::shared_ptr<WaitTicket> wait_;  // Shared with the hub; null when nothing is waited for.
   MonotonicTime wait_deadline_{};
 };

@@ -14,6 +14,7 @@ constexpr std::string_view kDataMagic = "QSFSZDB1";
 constexpr std::string_view kIndexMagic = "QSFSZIX1";
 constexpr std::string_view kSettingsMagic = "QSFSZNS1";
 constexpr std::string_view kFormatMagic = "QSFSZDIR";
+constexpr std::string_view kScrubMagic = "QSFSZSC1";
 
 // Where the checksums of headers start: the field before is the checksum itself.
 constexpr std::size_t kChecksummedFrom = 8;
@@ -291,6 +292,38 @@ Result<StoredSettings> decode_settings(Bytes bytes, std::string_view path) {
   stored.settings.worm = (flags & 2) != 0;
   stored.dropped = (flags & 4) != 0;
   return stored;
+}
+
+Buffer encode_scrub_state(const ScrubState& state) {
+  Buffer out = begin_with(kScrubMagic);
+  ByteWriter writer(out);
+  writer.le(kFormatVersion);
+  writer.le(state.file_id);
+  writer.le(state.file_salt);
+  writer.le(state.offset);
+  writer.le(static_cast<std::uint64_t>(state.last_round_unix_s));
+  writer.le(state.damaged);
+  writer.le(state.damaged_last_round);
+  writer.le(crc32c(out));
+  return out;
+}
+
+std::optional<ScrubState> decode_scrub_state(Bytes bytes) {
+  if (bytes.size() != kScrubFileLen) return std::nullopt;
+  ByteReader reader(bytes);
+  const Bytes magic = reader.bytes(kScrubMagic.size());
+  const auto version = reader.le<std::uint32_t>();
+  ScrubState state;
+  state.file_id = reader.le<std::uint32_t>();
+  state.file_salt = reader.le<std::uint64_t>();
+  state.offset = reader.le<std::uint64_t>();
+  state.last_round_unix_s = static_cast<std::int64_t>(reader.le<std::uint64_t>());
+  state.damaged = reader.le<std::uint32_t>();
+  state.damaged_last_round = reader.le<std::uint32_t>();
+  const auto crc = reader.le<std::uint32_t>();
+  const bool good = reader.at_end() && as_text(magic) == kScrubMagic && version == kFormatVersion &&
+                    crc == crc32c(bytes.first(kScrubFileLen - 4));
+  return good ? std::optional(state) : std::nullopt;
 }
 
 Buffer encode_format_file() {

@@ -155,6 +155,22 @@ Result<StoredSettings> decode_settings(Bytes bytes, std::string_view path);
 Buffer encode_format_file();
 Status check_format_file(Bytes bytes, std::string_view path);
 
+// Where the scrub of a namespace is.
+struct ScrubState {
+  std::uint32_t file_id = 0;  // 0: no round is under way.
+  std::uint64_t file_salt = 0;
+  std::uint64_t offset = 0;  // Entries of the file before this were verified.
+  std::int64_t last_round_unix_s = 0;
+  std::uint32_t damaged = 0;  // In the round that is under way.
+  std::uint32_t damaged_last_round = 0;
+  bool operator==(const ScrubState&) const = default;
+};
+
+inline constexpr std::size_t kScrubFileLen = 52;
+Buffer encode_scrub_state(const ScrubState& state);
+// nullopt: damaged, or of a newer version. Then a round begins anew.
+std::optional<ScrubState> decode_scrub_state(Bytes bytes);
+
 // Sequential keys are numbers of eight little-endian bytes.
 inline std::array<std::byte, kSequentialKeyLen> encode_id(std::uint64_t id) {
   std::array<std::byte, kSequentialKeyLen> key;

@@ -37,6 +37,7 @@ class EngineHistory {
 
   // One random operation. False: it failed.
   bool step() {
+    if (random_.below(6) == 0) return set_many();
     const std::uint64_t dice = random_.below(10);
     const auto sequential = life_.ns().settings().mode == NamespaceMode::kSequential;
     if (dice < 6) return sequential ? allocate() : set(random_key());
@@ -60,11 +61,11 @@ class EngineHistory {
     std::vector<Content> allowed;
     if (may_lose_unsynced) allowed = states_;
     if (!may_lose_unsynced) allowed.push_back(states_.back());
-    if (in_doubt_) allowed.push_back(*in_doubt_);
+    allowed.insert(allowed.end(), in_doubt_.begin(), in_doubt_.end());
     EXPECT_TRUE(std::ranges::find(allowed, found) != allowed.end())
         << "found " << found.size() << " entries, expected " << now().size();
     states_ = {found};
-    in_doubt_.reset();
+    in_doubt_.clear();
     next_id_ = life_.ns().counters().next_id;
   }
 
@@ -91,7 +92,7 @@ class EngineHistory {
   void acknowledged(const std::string& key, std::optional<std::string> value) {
     Content next = after(key, std::move(value));
     states_.push_back(std::move(next));
-    in_doubt_.reset();
+    in_doubt_.clear();
   }
   Content after(const std::string& key, std::optional<std::string> value) const {
     Content next = now();
@@ -104,7 +105,7 @@ class EngineHistory {
     const std::string value = random_value();
     const auto stored = life_.ns().set(as_bytes(key), as_bytes(value), 1);
     if (!stored) {
-      in_doubt_ = after(key, value);
+      in_doubt_ = {after(key, value)};
       return false;
     }
     acknowledged(key, value);
@@ -115,7 +116,7 @@ class EngineHistory {
     const auto next = encode_id(life_.ns().counters().next_id);
     const auto stored = life_.ns().set({}, as_bytes(value), 1);
     if (!stored) {
-      in_doubt_ = after(std::string(as_text(next)), value);
+      in_doubt_ = {after(std::string(as_text(next)), value)};
       return false;
     }
     const auto id = load_le<std::uint64_t>(stored->key.data());
@@ -123,6 +124,54 @@ class EngineHistory {
     next_id_ = id + 1;
     acknowledged(std::string(as_text(stored->key)), value);
     return true;
+  }
+  // A few sets at once, of which the same key may be more than one.
+  bool set_many() {
+    const bool sequential = life_.ns().settings().mode == NamespaceMode::kSequential;
+    std::vector<std::string> keys;
+    std::vector<std::string> values;
+    std::vector<EngineNamespace::SetRequest> requests;
+    const std::uint64_t count = 2 + random_.below(4);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      keys.push_back(sequential ? std::string() : random_key());
+      values.push_back(random_value());
+    }
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      requests.push_back(
+          {.key = as_bytes(keys[i]), .value = as_bytes(values[i]), .unix_time_s = 1});
+    }
+    std::uint64_t next = life_.ns().counters().next_id;
+    const auto stored = life_.ns().set_many(requests);
+    EXPECT_EQ(stored.size(), requests.size());
+    std::vector<std::size_t> failed;
+    for (std::size_t i = 0; i < stored.size(); ++i) {
+      if (!stored[i]) {
+        failed.push_back(i);
+        continue;
+      }
+      if (sequential) {
+        const auto id = load_le<std::uint64_t>(stored[i]->key.data());
+        EXPECT_GE(id, next_id_) << "an id was given out twice";
+        next_id_ = id + 1;
+        next = std::max(next, id + 1);
+      }
+      acknowledged(std::string(as_text(stored[i]->key)), values[i]);
+    }
+    if (failed.empty()) return true;
+    if (sequential) {
+      for (const std::size_t i : failed) keys[i] = as_text(encode_id(next++));
+    }
+    // Of those that failed, any may be there; without a sync before the reply, only a beginning.
+    const bool any = life_.options.sync == SyncPolicy::kAlways;
+    for (std::size_t subset = 1; subset < std::size_t{1} << failed.size(); ++subset) {
+      if (!any && (subset & (subset + 1)) != 0) continue;
+      Content content = now();
+      for (std::size_t i = 0; i < failed.size(); ++i) {
+        if ((subset >> i & 1) != 0) content[keys[failed[i]]] = values[failed[i]];
+      }
+      in_doubt_.push_back(std::move(content));
+    }
+    return false;
   }
   bool update() {
     if (now().empty()) return true;
@@ -133,7 +182,7 @@ class EngineHistory {
   bool remove(const std::string& key) {
     const auto removed = life_.ns().remove(as_bytes(key));
     if (!removed) {
-      in_doubt_ = after(key, std::nullopt);
+      in_doubt_ = {after(key, std::nullopt)};
       return false;
     }
     EXPECT_EQ(*removed, now().contains(key));
@@ -144,7 +193,7 @@ class EngineHistory {
   EngineLife& life_;
   SeededRandom random_;
   std::vector<Content> states_{{}};
-  std::optional<Content> in_doubt_;
+  std::vector<Content> in_doubt_;
   std::uint64_t next_id_ = 0;
 };
 

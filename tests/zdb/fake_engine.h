@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "tests/zdb/gated_disk.h"
 #include "zdb/engine.h"
 
 namespace qsfs::zdb {
@@ -143,8 +144,14 @@ class FakeNamespace final : public EngineNamespace {
   }
   Result<std::optional<Buffer>> cursor_of(Bytes /*key*/) override { return not_here(); }
   Result<std::optional<std::uint32_t>> key_time(Bytes /*key*/) override { return not_here(); }
-  Result<std::optional<EntryVersion>> version(Bytes /*key*/, Bytes /*reference*/) override {
-    return not_here();
+  // Nothing has an older version here.
+  Result<std::optional<EntryVersion>> version(Bytes key, Bytes /*reference*/) override {
+    MutexLock lock(mu_);
+    QSFS_TRY(take_failure());
+    const Entry* const entry = find(key);
+    if (entry == nullptr) return std::optional<EntryVersion>();
+    return std::optional<EntryVersion>(
+        {.previous = {}, .unix_time_s = entry->unix_time_s, .value = entry->value});
   }
   Result<std::optional<RawEntry>> raw_entry(std::uint32_t /*file_id*/,
                                             std::uint64_t /*offset*/) override {
@@ -242,6 +249,7 @@ class FakeEngine final : public Engine {
         name.find('/') != std::string_view::npos) {
       return fail(Errc::kInvalidArgument, "name");
     }
+    if (slow_gate != nullptr) slow_gate->pass();
     MutexLock lock(mu_);
     auto& slot = namespaces_[std::string(name)];
     if (slot != nullptr) return fail(Errc::kExists, "name");
@@ -283,6 +291,7 @@ class FakeEngine final : public Engine {
   }
 
   bool space_fails = false;
+  Gate* slow_gate = nullptr;  // Where create_namespace() waits; null: nowhere. Borrowed.
 
  private:
   const std::string instance_id_ = "4711";

@@ -71,6 +71,37 @@ TEST_F(ScrubTest, KeepsToItsRate) {
   EXPECT_GE(seconds, 0.9 * bytes / (100 * kKiB));
 }
 
+TEST_F(ScrubTest, GoesOnWhereItWasBeforeARestart) {
+  const std::uint64_t all = life_.ns().counters().live_file_bytes;
+  // One file is one slice.
+  ASSERT_TRUE(life_.engine().tidy());
+  const std::uint64_t before = life_.ns().counters().scrubbed_bytes;
+  ASSERT_GT(before, 0U);
+  ASSERT_LT(before, all);
+  life_.reopen();
+  round();
+  EXPECT_EQ(life_.ns().counters().scrubbed_bytes, all - before);
+  EXPECT_EQ(life_.ns().counters().scrub_rounds, 1U);
+  // The next round is due a day after this one, not after the start.
+  life_.clock.sleep_for(kScrubPause / 2);
+  life_.reopen();
+  EXPECT_GT(life_.ns().counters().scrub_last_unix_s, 0);
+  round();
+  EXPECT_EQ(life_.ns().counters().scrubbed_bytes, 0U);
+  life_.clock.sleep_for(kScrubPause / 2);
+  round();
+  EXPECT_EQ(life_.ns().counters().scrubbed_bytes, all);
+}
+
+TEST_F(ScrubTest, BeginsAnewWhenItsPlaceIsUnreadable) {
+  ASSERT_TRUE(life_.engine().tidy());
+  life_.close();
+  ASSERT_TRUE(life_.disk().corrupt(life_.namespace_directory() + "/scrub", 20));
+  life_.open();
+  round();
+  EXPECT_EQ(life_.ns().counters().scrubbed_bytes, life_.ns().counters().live_file_bytes);
+}
+
 TEST_F(ScrubTest, SurvivesCompactionBesideIt) {
   for (int i = 0; i < 200; ++i) {
     if (i % 4 != 0) life_.must_remove("key" + std::to_string(i));

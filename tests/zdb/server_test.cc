@@ -21,7 +21,9 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/unique_fd.h"
+#include "tests/sim/sim_disk.h"
 #include "tests/zdb/fake_engine.h"
+#include "tests/zdb/gated_disk.h"
 #include "zdb/server_metrics.h"
 
 namespace qsfs::zdb {
@@ -446,6 +448,107 @@ TEST_F(ServerTest, CountsItsCommandsInItsMetrics) {
     EXPECT_THAT(text, testing::HasSubstr(line));
   }
   EXPECT_THAT(text, testing::Not(testing::HasSubstr("hooks")));
+}
+
+TEST_F(ServerTest, ASlowCommandStallsNoOtherClientOfItsThread) {
+  Gate gate;
+  engine_.slow_gate = &gate;
+  options_.threads = 1;
+  start();
+  Client first(port());
+  EXPECT_EQ(first.ask({"SET", "key", "value"}, bulk("key")), bulk("key"));
+  // What is behind it waits for it, as the order of replies wants.
+  first.send(encode({"NSNEW", "more"}) + encode({"HISTORY", "key"}) + encode({"PING"}));
+  gate.wait_until_arrived(1);
+  Client third(port());
+  EXPECT_EQ(third.ask({"GET", "key"}, bulk("value")), bulk("value"));
+  EXPECT_EQ(third.ask({"SET", "other", "1"}, bulk("other")), bulk("other"));
+  gate.open();
+  const std::string history = "*3\r\n$-1\r\n" + bulk("1700000000") + bulk("value");
+  EXPECT_EQ(first.receive(history.size() + 12), "+OK\r\n" + history + "+PONG\r\n");
+}
+
+// A disk that stops takes with it who asks for what is on it, and who shares that one's thread.
+TEST_F(ServerTest, ADiskThatStopsStallsNoOtherThread) {
+  sim::SimDisk sim(1);
+  GatedDisk disk(sim);
+  auto engine = Engine::open({.directory = "/zdb", .scrub = false}, disk, clock_, system_random());
+  ASSERT_TRUE(engine) << engine.error().message();
+  options_.threads = 2;
+  auto server = Server::start(options_, **engine, clock_, system_random());
+  ASSERT_TRUE(server) << server.error().message();
+  {
+    // One client for each thread: the next one goes where there are fewer.
+    Client first((*server)->port());
+    Client second((*server)->port());
+    EXPECT_EQ(first.ask({"SET", "key", "value"}, bulk("key")), bulk("key"));
+    EXPECT_EQ(second.ask({"PING"}, "+PONG\r\n"), "+PONG\r\n");
+    Gate gate;
+    disk.reads = &gate;
+    first.send(encode({"GET", "key"}));
+    gate.wait_until_arrived(1);
+    EXPECT_EQ(second.ask({"PING"}, "+PONG\r\n"), "+PONG\r\n");
+    EXPECT_EQ(second.ask({"SET", "more", "1"}, bulk("more")), bulk("more"));
+    EXPECT_EQ(second.ask({"EXISTS", "key"}, ":1\r\n"), ":1\r\n");
+    disk.reads = nullptr;
+    gate.open();
+    EXPECT_EQ(first.receive(bulk("value").size()), bulk("value"));
+  }
+  server->reset();
+}
+
+TEST_F(ServerTest, ASlowCommandOutlivesItsClient) {
+  Gate gate;
+  engine_.slow_gate = &gate;
+  options_.threads = 1;
+  start();
+  {
+    Client first(port());
+    first.send(encode({"NSNEW", "more"}));
+    gate.wait_until_arrived(1);
+  }
+  EXPECT_TRUE(eventually([&] { return server_->connection_count() == 0; }));
+  gate.open();
+  EXPECT_TRUE(eventually([&] { return engine_.find_namespace("more") != nullptr; }));
+}
+
+TEST_F(ServerTest, EndsWhenASlowCommandHasEnded) {
+  Gate gate;
+  engine_.slow_gate = &gate;
+  start();
+  Client first(port());
+  first.send(encode({"NSNEW", "more"}));
+  gate.wait_until_arrived(1);
+  std::jthread ender([this] { server_.reset(); });
+  gate.open();
+  ender.join();
+  EXPECT_EQ(first.receive(5), "+OK\r\n");
+}
+
+TEST_F(ServerTest, RunsPipelinedSetsInOrderWithWhatIsBetweenThem) {
+  start();
+  Client client(port());
+  std::string requests;
+  std::string replies;
+  for (int i = 0; i < 100; ++i) {
+    const std::string value = std::to_string(i);
+    requests += encode({"SET", "key", value}) + encode({"set", "other" + value, value});
+    replies += bulk("key") + bulk("other" + value);
+    if (i % 7 != 0) continue;
+    requests += encode({"GET", "key"}) + encode({"SET", "key", value}) + encode({"SET", "", "x"});
+    replies += bulk(value) + "$-1\r\n-Invalid argument, key needed\r\n";
+  }
+  client.send(requests + encode({"WHAT"}));
+  EXPECT_EQ(client.receive(replies.size()), replies);
+  EXPECT_EQ(client.receive(24), "-Command not supported\r\n");
+}
+
+TEST_F(ServerTest, RunsPipelinedSetsOfAClientThatHasFinishedSending) {
+  start();
+  Client client(port());
+  client.send(encode({"SET", "a", "1"}) + encode({"SET", "b", "2"}));
+  client.finish_sending();
+  EXPECT_EQ(client.receive_to_end(), bulk("a") + bulk("b"));
 }
 
 TEST_F(ServerTest, EndsWhileClientsAreConnected) {

@@ -520,6 +520,8 @@ TEST_F(SessionTest, DescribesItself) {
   EXPECT_EQ(field(text, "data_disk_write_bytes"), "5");
   EXPECT_EQ(field(text, "data_disk_read_bytes"), "5");
   EXPECT_TRUE(field(text, "uptime").has_value());
+  EXPECT_EQ(field(text, "compactions"), "0");
+  EXPECT_EQ(field(text, "scrub_damaged"), "0");
 }
 
 }  // namespace

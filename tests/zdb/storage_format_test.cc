@@ -207,5 +207,27 @@ TEST(KeyHashTest, MatchesTheReferenceVectors) {
   EXPECT_EQ(hash_key(key, Bytes(message).first(1)).bits, 0x44af996bd8c187da);
 }
 
+TEST(StorageFormatTest, ScrubStateMatchesTheDocument) {
+  const ScrubState state{.file_id = 3,
+                         .file_salt = 0x0123456789abcdef,
+                         .offset = 4096,
+                         .last_round_unix_s = 1700000000,
+                         .damaged = 1,
+                         .damaged_last_round = 2};
+  const Buffer bytes = encode_scrub_state(state);
+  EXPECT_EQ(to_hex(bytes),
+            "515346535a53433101000000"
+            "03000000efcdab89674523010010000000000000"
+            "00f15365000000000100000002000000"
+            "70116110");
+  EXPECT_EQ(decode_scrub_state(bytes), state);
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    Buffer bent = bytes;
+    bent[i] ^= std::byte{1};
+    EXPECT_FALSE(decode_scrub_state(bent)) << i;
+    EXPECT_FALSE(decode_scrub_state(Bytes(bytes).first(i))) << i;
+  }
+}
+
 }  // namespace
 }  // namespace qsfs::zdb

@@ -51,8 +51,8 @@ TEST(SyncBellTest, AThreadSyncsAndFreesBeforeItsTimeWhenMuchIsWritten) {
     write(1);
     const std::string first = space->place().data_file;
     ASSERT_TRUE(std::filesystem::exists(first));
-    // The first file is full, and 32 MiB of the next.
-    write(90);
+    // The first file is as long as one may get, and 32 MiB of the next are written.
+    write(140);
     ASSERT_NE(space->place().data_file, first);
     const MonotonicTime end = system_clock().now() + kMustHappen;
     while (std::filesystem::exists(first) && system_clock().now() < end)
