@@ -4,7 +4,8 @@
   mount.py [--runs N] [--rows NAME,…] [--targets NAME,…] [--quick] [--json FILE]
 
 Targets:
-  qsfs         a volume whose segments are not sealed meanwhile: the local half alone
+  qsfs         a volume whose segments are not sealed meanwhile: the local half alone; requests through /dev/fuse
+  io_uring     the same, with requests by io_uring: switches that on for the machine while it mounts
   archiving    a volume with the default configuration and embedded backends on the same disk, which archives as it goes
   passthrough  passthrough_ll of libfuse's examples, built here, over a directory of the same disk: multi-threaded,
                writeback, cache=always
@@ -34,6 +35,7 @@ EXAMPLE = pathlib.Path("/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c")
 # passthrough_ll keeps every inode open that the kernel knows.
 FILES_MAX = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 2000
 WORK = BIN / "fs_workload"
+IO_URING_SWITCH = pathlib.Path("/sys/module/fuse/parameters/enable_uring")
 
 
 class Row:
@@ -125,7 +127,17 @@ def passthrough(program):
 
 
 @contextlib.contextmanager
-def qsfs(archiving):
+def offered_io_uring():
+    before = IO_URING_SWITCH.read_text()
+    IO_URING_SWITCH.write_text("Y")
+    try:
+        yield
+    finally:
+        IO_URING_SWITCH.write_text(before)
+
+
+@contextlib.contextmanager
+def qsfs(archiving, io_uring=False):
     with scratch() as home:
         (home / "mnt").mkdir()
         config = home / "volume.toml"
@@ -135,7 +147,8 @@ def qsfs(archiving):
             # A segment that is sealed all the same, because its journal is full, hardly moves.
             text = text.replace('bandwidth = "0"', 'bandwidth = "1 MiB"')
             config.write_text(text.replace("[archive]\n", '[archive]\nsegment_size = "1 GiB"\n'))
-        run(BIN / "qsfs-fs", "--config", config, home / "mnt")
+        with offered_io_uring() if io_uring else contextlib.nullcontext():
+            run(BIN / "qsfs-fs", "--config", config, *([] if io_uring else ["--no-io-uring"]), home / "mnt")
         try:
             yield home / "mnt"
         finally:
@@ -154,7 +167,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rows", default="", help="comma-separated beginnings of row names")
-    parser.add_argument("--targets", default="qsfs,archiving,passthrough,disk")
+    parser.add_argument("--targets", default="qsfs,io_uring,archiving,passthrough,disk")
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--json", type=pathlib.Path)
     arguments = parser.parse_args()
@@ -166,7 +179,7 @@ def main():
     rates = {name: {row.name: [] for row in wanted} for name in names}
     with scratch() as home:
         program = build_passthrough(home) if "passthrough" in names else None
-        makers = {"qsfs": lambda: qsfs(False), "archiving": lambda: qsfs(True),
+        makers = {"qsfs": lambda: qsfs(False), "io_uring": lambda: qsfs(False, io_uring=True), "archiving": lambda: qsfs(True),
                   "passthrough": lambda: passthrough(program), "disk": disk}
         for turn in range(arguments.runs):
             for name in names:
@@ -175,15 +188,15 @@ def main():
                         rates[name][row.name].append(measure(row, directory, tree))
             print(f"run {turn + 1} of {arguments.runs} done", file=sys.stderr)
     medians = {name: {row: statistics.median(values) for row, values in of.items()} for name, of in rates.items()}
-    print(f"{'':<28}" + "".join(f"{name:>13}" for name in names) + "   ratio to passthrough, disk")
+    print(f"{'':<28}" + "".join(f"{name:>13}" for name in names) + "   ratio to passthrough, disk (qsfs; io_uring)")
     for row in wanted:
         cells = []
         for name in names:
             rate = medians[name][row.name]
             cells.append(f"{rate / 2**20:>8.0f} MiB/s" if row.unit == "bytes" else f"{1 / rate:>11.2f} s" if row.words is None
                          else f"{rate:>11.0f}/s")
-        ratios = "  ".join(f"{medians['qsfs'][row.name] / medians[to][row.name]:6.2f}" for to in ("passthrough", "disk")
-                           if to in names and "qsfs" in names)
+        ratios = "  ".join(f"{medians[of][row.name] / medians[to][row.name]:6.2f}" for of in ("qsfs", "io_uring")
+                           for to in ("passthrough", "disk") if to in names and of in names)
         print(f"{row.name:<28}" + "".join(f"{cell:>13}" for cell in cells) + "   " + ratios)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": run("uname", "-a").stdout.strip(), "cores": os.cpu_count(),

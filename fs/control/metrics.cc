@@ -185,6 +185,8 @@ std::string metrics_text(VolumeService& service, Edge& edge) {
   out.counter("fs_fuse_errors", "Requests answered with an error", edge.counters().errors);
   out.counter("fs_bytes_read", "Bytes read by the kernel", edge.counters().bytes_read);
   out.counter("fs_bytes_written", "Bytes written by the kernel", edge.counters().bytes_written);
+  out.gauge("qsfs_fuse_io_uring", "1: requests of the kernel come by io_uring",
+            edge.counters().uses_io_uring ? 1 : 0);
   out.gauge("process_resident_memory_bytes", "Resident memory", resident_bytes());
   return out.text();
 }

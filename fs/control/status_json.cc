@@ -211,6 +211,7 @@ std::string status_json(const StatusContext& context, VolumeService& service, Cl
   document["volume"] = {{"name", config.volume.name},
                         {"uuid", zstor::uuid_to_string(config.volume.uuid)},
                         {"mountpoint", context.mountpoint},
+                        {"transport", context.uses_io_uring ? "io_uring" : "/dev/fuse"},
                         {"data_dir", context.data_dir},
                         {"config", context.config_path},
                         {"epoch", service.ownership().epoch()},

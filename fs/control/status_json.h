@@ -12,6 +12,7 @@ struct StatusContext {
   std::string mountpoint;
   std::string data_dir;
   std::string config_path;
+  bool uses_io_uring = false;
   MonotonicTime started{};
 };
 

@@ -102,7 +102,9 @@ Result<std::unique_ptr<VolumeControl>> VolumeControl::start(const ControlOptions
 void VolumeControl::handle(const HttpRequest& request, HttpReply& reply) {
   const std::string route = request.method + " " + request.path;
   if (route == "GET /status") {
-    reply.send(200, kHttpJson, status_json(context_, service_, system_clock()) + "\n");
+    StatusContext context = context_;
+    context.uses_io_uring = edge_.counters().uses_io_uring;
+    reply.send(200, kHttpJson, status_json(context, service_, system_clock()) + "\n");
   } else if (route == "GET /metrics" || route == "GET /stats") {
     reply.send(200, kMetricsType, metrics_text(service_, edge_));
   } else if (route == "GET /info") {

@@ -10,8 +10,15 @@
 #include <optional>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 
 namespace qsfs::fs {
+
+class RequestRings;
+
+// How long a thread that has answered looks for the next request before it sleeps: as long as a
+// program takes to make use of an answer. To wake a sleeping thread takes longer.
+inline constexpr Duration kLookTime = std::chrono::microseconds(30);
 
 // The request that a thread is working on, as far as libfuse does not tell.
 struct RequestFacts {
@@ -21,7 +28,7 @@ struct RequestFacts {
   // write-back.
   bool keeps_times = false;
   bool is_tmpfile = false;       // It came as TMPFILE and looks like CREATE: see read_request().
-  std::uint32_t init_flags = 0;  // What the kernel offers.
+  std::uint64_t init_flags = 0;  // What the kernel offers.
   // Of WRITE and SETATTR: the kernel wants the set-user-id and set-group-id bits cleared, because
   // the caller has no CAP_FSETID. Only where FUSE_HANDLE_KILLPRIV_V2 was negotiated.
   std::optional<bool> kills_suid;
@@ -40,6 +47,15 @@ void set_current_request(const RequestFacts& facts);
 // clearing of set-user-id bits and capabilities to us, knows that no inode has any that it would
 // have to ask for, and so does not ask for security.capability before every write.
 ssize_t read_request(int fd, void* buffer, std::size_t len, void* userdata);
+//
+// With rings, write_reply() asks for io_uring in the answer to INIT, tells them whether they serve,
+// and hands them the answers to requests that came by them.
 ssize_t write_reply(int fd, iovec* pieces, int count, void* userdata);
+
+// What read_request() does to what it has read; for requests that came another way.
+void adapt_request(MutableBytes request);
+
+// Of the mount of this process; nullptr: all goes through /dev/fuse. REQUIRES: no request is read.
+void use_rings(RequestRings* rings);
 
 }  // namespace qsfs::fs

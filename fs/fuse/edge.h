@@ -29,6 +29,7 @@ struct EdgeCounters {
   std::atomic<std::uint64_t> errors{0};
   std::atomic<std::uint64_t> bytes_read{0};
   std::atomic<std::uint64_t> bytes_written{0};
+  std::atomic<bool> uses_io_uring{false};  // Requests come by io_uring, not through /dev/fuse.
 };
 
 struct FilesystemSpace {

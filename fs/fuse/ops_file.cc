@@ -7,6 +7,7 @@
 
 #include "base/thread.h"
 #include "fs/fuse/reply.h"
+#include "fs/fuse/request_ring.h"
 
 namespace qsfs::fs {
 namespace {
@@ -26,11 +27,20 @@ void op_flush(fuse_req_t request, fuse_ino_t /*ino*/, fuse_file_info* /*file*/) 
   fuse_reply_err(request, ENOSYS);
 }
 
+// Where the kernel takes the answer from, when it is within reach.
+MutableBytes read_space() {
+  if (RequestRing* const ring = serving_ring(); ring != nullptr) {
+    if (const MutableBytes space = ring->answer_space(); !space.empty()) return space;
+  }
+  thread_local Buffer buffer(kReadMax);
+  return buffer;
+}
+
 void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
              fuse_file_info* /*file*/) {
   serve(request, [&](Edge& edge) {
-    thread_local Buffer buffer(kReadMax);
-    const MutableBytes out(buffer.data(), std::min(size, buffer.size()));
+    const MutableBytes space = read_space();
+    const MutableBytes out = space.first(std::min(size, space.size()));
     const auto got = edge.volume().read(ino, static_cast<std::uint64_t>(offset), out);
     if (!got) {
       reply_error(request, got.error());

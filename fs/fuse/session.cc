@@ -23,9 +23,10 @@ namespace {
 
 constexpr unsigned kWriteMax = 1 << 20;
 constexpr unsigned kKernelReadahead = 4 << 20;
-// How long a thread that has answered looks for the next request before it sleeps: as long as a
-// program takes to make use of an answer. To wake a sleeping thread takes longer.
-constexpr Duration kPollTime = std::chrono::microseconds(30);
+
+// With io_uring, /dev/fuse has only what nobody waits for, above all FORGET: a thread takes what
+// has come together instead of being woken for each.
+constexpr Duration kForgetPause = std::chrono::milliseconds(5);
 
 void want(fuse_conn_info& connection, unsigned capability) {
   if ((connection.capable & capability) != 0) connection.want |= capability;
@@ -143,33 +144,108 @@ Result<std::unique_ptr<Session>> Session::mount(const MountOptions& options, Edg
     return fail(Errc::kNoMemory, "mount");
   }
   if (const std::string device = device_of(options.mountpoint); !device.empty()) {
-    // A FUSE connection has the number of the mount's minor device.
-    session->connection_ = "/sys/fs/fuse/connections/" + device.substr(device.find(':') + 1);
     session->device_ = device;
   }
-  for (std::size_t i = 0; i < kSessionThreads; ++i) {
-    session->threads_.push_back(
-        start_thread("fuse/" + std::to_string(i),
-                     [raw = session.get()](const std::stop_token&) { raw->serve(); }));
-  }
+  if (options.use_io_uring) session->open_rings();
+  session->start_threads(edge.counters());
   return session;
+}
+
+void Session::open_rings() {
+  if (!RequestRings::is_enabled()) return;
+  auto rings = RequestRings::open(fuse_session_fd(session_), kSessionThreads);
+  if (!rings) {
+    QSFS_LOG_INFO("requests come through /dev/fuse alone: {}", rings.error().message());
+    return;
+  }
+  rings_ = std::move(*rings);
+  use_rings(rings_.get());
+}
+
+void Session::start_threads(EdgeCounters& counters) {
+  MutexLock lock(mu_);
+  started_threads_ = kSessionThreads;
+  for (std::size_t i = 0; i < kSessionThreads; ++i) {
+    threads_.push_back(
+        start_thread("fuse/" + std::to_string(i), [this](const std::stop_token&) { serve(); }));
+  }
+  if (rings_ == nullptr) return;
+  for (RequestRing* ring : rings_->rings()) start_ring_thread(*ring, counters);
+}
+
+void Session::start_ring_thread(RequestRing& ring, EdgeCounters& counters) {
+  ++started_threads_;
+  threads_.push_back(start_thread(
+      "fuse-ring/" + std::to_string(threads_.size() - kSessionThreads),
+      [this, &ring, &counters](const std::stop_token&) { serve_ring(ring, counters); }));
 }
 
 Session::~Session() {
   if (session_ == nullptr) return;
   unmount();
-  threads_.clear();
+  wait();
+  std::vector<std::jthread> ended;
+  {
+    MutexLock lock(mu_);
+    ended.swap(threads_);
+  }
+  ended.clear();
+  use_rings(nullptr);
   fuse_session_destroy(session_);
 }
 
 void Session::wait_for_request() {
   // Only one thread looks; more would take the CPU from those whose requests are awaited.
   if (is_polling_.exchange(true, std::memory_order_acquire)) return;
-  const MonotonicTime end = system_clock().now() + kPollTime;
+  const MonotonicTime end = system_clock().now() + kLookTime;
   pollfd polled{.fd = fuse_session_fd(session_), .events = POLLIN, .revents = 0};
   while (::poll(&polled, 1, 0) == 0 && system_clock().now() < end) {
   }
   is_polling_.store(false, std::memory_order_release);
+}
+
+void Session::serve_ring(RequestRing& ring, EdgeCounters& counters) {
+  if (rings_->wait_for_decision()) {
+    rings_serve_ = true;
+    counters.uses_io_uring = true;
+    set_serving_ring(&ring);
+    while (const auto request = ring.next(is_polling_)) {
+      adapt_request(*request);
+      set_current_request(facts_of(*request));
+      fuse_buf buffer{};
+      buffer.mem = request->data();
+      buffer.size = request->size();
+      fuse_session_process_buf(session_, &buffer);
+      if (!ring.is_answered()) wait_for_answer(ring, counters);
+    }
+    set_serving_ring(nullptr);
+  }
+  thread_ends();
+}
+
+void Session::wait_for_answer(RequestRing& ring, EdgeCounters& counters) {
+  auto replacement = rings_->wait_begins(ring.queue());
+  if (!replacement) {
+    QSFS_LOG_WARN("one thread less for requests: {}", replacement.error().message());
+  } else if (*replacement != nullptr) {
+    MutexLock lock(mu_);
+    start_ring_thread(**replacement, counters);
+  }
+  ring.wait_for_answer();
+  rings_->wait_ends(ring.queue());
+}
+
+void Session::pause() {
+  MutexLock lock(mu_);
+  if (ended_threads_ == 0) ended_.wait_for(mu_, kForgetPause);
+}
+
+void Session::thread_ends() {
+  {
+    MutexLock lock(mu_);
+    ++ended_threads_;
+  }
+  ended_.notify_all();
 }
 
 void Session::serve() {
@@ -177,7 +253,11 @@ void Session::serve() {
   {
     HeldSlot slot(slots_);
     while (fuse_session_exited(session_) == 0 && slot.listen()) {
-      wait_for_request();
+      if (rings_serve_.load(std::memory_order_relaxed)) {
+        pause();
+      } else {
+        wait_for_request();
+      }
       const int received = fuse_session_receive_buf(session_, &buffer);
       slot.heard();
       if (received == -EINTR || received == -EAGAIN) continue;
@@ -190,11 +270,8 @@ void Session::serve() {
   slots_.end();
   std::free(buffer.mem);  // NOLINT(cppcoreguidelines-no-malloc): libfuse allocated it with malloc.
   fuse_session_exit(session_);
-  {
-    MutexLock lock(mu_);
-    ++ended_threads_;
-  }
-  ended_.notify_all();
+  if (rings_ != nullptr) rings_->decide(false);
+  thread_ends();
 }
 
 void Session::wait() {
@@ -218,11 +295,6 @@ void Session::raise_readahead() const {
   if (!file) QSFS_LOG_DEBUG("{}: cannot be set; reads stay at 128 KiB", path);
 }
 
-void Session::abort_connection() {
-  if (connection_.empty()) return;
-  std::ofstream(connection_ + "/abort") << "1";
-}
-
 void Session::unmount() {
   if (unmounted_.exchange(true) || has_ended()) return;
   // The threads still serve: what the kernel writes back on the way out arrives.
@@ -230,10 +302,9 @@ void Session::unmount() {
     const Status flushed = flush_kernel();
     if (!flushed) QSFS_LOG_WARN("unmount: {}", flushed.error().message());
     QSFS_LOG_WARN("{} is in use; detached", options_.mountpoint);
-    ::umount2(options_.mountpoint.c_str(), MNT_DETACH);
-    // Those who still hold it would keep the connection open: end it from this side.
     fuse_session_exit(session_);
-    abort_connection();
+    // Those who still hold it would keep the connection open: by force, FUSE ends it as well.
+    ::umount2(options_.mountpoint.c_str(), MNT_DETACH | MNT_FORCE);
   }
 }
 

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/thread.h"
 #include "fs/fuse/edge.h"
+#include "fs/fuse/request_ring.h"
 #include "fs/fuse/request_slots.h"
 
 struct fuse_session;
@@ -22,6 +23,7 @@ struct MountOptions {
   std::string source;      // What /proc/mounts shows first.
   bool read_only = false;
   bool allow_other = true;
+  bool use_io_uring = true;        // Where the kernel offers it.
   std::vector<std::string> extra;  // Of `-o`, for libfuse.
 };
 
@@ -42,7 +44,7 @@ class Session {
 
   // Returns when the session has ended: unmounted by anyone, or by unmount().
   void wait() QSFS_EXCLUDES(mu_);
-  bool has_ended() const { return ended_threads_ == kSessionThreads; }
+  bool has_ended() const { return ended_threads_ == started_threads_; }
 
   // Writes the kernel's dirty pages, then takes the mount away. A mount that is still in use goes
   // from the namespace at once, and its users get errors. Idempotent.
@@ -57,23 +59,31 @@ class Session {
 
  private:
   explicit Session(MountOptions options);
+  void open_rings();
+  void start_threads(EdgeCounters& counters) QSFS_EXCLUDES(mu_);
+  void start_ring_thread(RequestRing& ring, EdgeCounters& counters) QSFS_REQUIRES(mu_);
   void serve();
+  void serve_ring(RequestRing& ring, EdgeCounters& counters);
+  // Another thread has the request of this ring.
+  void wait_for_answer(RequestRing& ring, EdgeCounters& counters) QSFS_EXCLUDES(mu_);
+  void pause() QSFS_EXCLUDES(mu_);
+  void thread_ends() QSFS_EXCLUDES(mu_);
   // Looks for a while whether a request is there, to spare its sender the time to wake us.
   void wait_for_request();
-  // Wakes every thread that waits for a request.
-  void abort_connection();
 
   const MountOptions options_;
   fuse_session* session_ = nullptr;
   RequestSlots slots_;
+  std::unique_ptr<RequestRings> rings_;  // nullptr: all goes through /dev/fuse.
   std::atomic<bool> is_polling_{false};
+  std::atomic<bool> rings_serve_{false};
+  std::atomic<std::size_t> started_threads_{0};
   std::atomic<std::size_t> ended_threads_{0};
   std::atomic<bool> unmounted_{false};
-  std::string device_;      // MAJOR:MINOR of the mount; empty: not known.
-  std::string connection_;  // Its directory in /sys/fs/fuse/connections; empty: not known.
+  std::string device_;  // MAJOR:MINOR of the mount; empty: not known.
   Mutex mu_;
   CondVar ended_;
-  std::vector<std::jthread> threads_;
+  std::vector<std::jthread> threads_ QSFS_GUARDED_BY(mu_);
 };
 
 }  // namespace qsfs::fs

@@ -279,6 +279,7 @@ Status Process::open_session() {
                                         .source = "qsfs:" + data_dir_,
                                         .read_only = arguments_.read_only,
                                         .allow_other = arguments_.allow_other,
+                                        .use_io_uring = arguments_.use_io_uring,
                                         .extra = arguments_.mount_options},
                                        *edge_));
   service_->set_before_seal([this] { return session_->flush_kernel(); });

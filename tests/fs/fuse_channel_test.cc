@@ -12,6 +12,7 @@
 
 #include "base/unique_fd.h"
 #include "fs/fuse/channel.h"
+#include "fs/fuse/request_ring.h"
 #include "fs/fuse/request_slots.h"
 
 namespace qsfs::fs {
@@ -191,6 +192,54 @@ TEST(RequestSlotsTest, NoMoreServeAtOnceThanThereAreSlots) {
     while (served < kRequests) changed.wait(mu);
   }
   EXPECT_LE(most.load(), 2u);
+}
+
+class RequestRingsTest : public ::testing::Test {
+ protected:
+  static constexpr std::size_t kThreads = 2;
+
+  void SetUp() override {
+    auto opened = RequestRings::open(/*fuse_fd=*/-1, kThreads);
+    if (!opened) GTEST_SKIP() << "no io_uring here: " << opened.error().message();
+    rings_ = std::move(*opened);
+  }
+
+  std::unique_ptr<RequestRings> rings_;
+};
+
+TEST_F(RequestRingsTest, ARingWhoseRequestWaitsIsReplacedOnce) {
+  const std::size_t before = rings_->rings().size();
+  const auto first = rings_->wait_begins(0);
+  ASSERT_TRUE(first);
+  ASSERT_NE(*first, nullptr);
+  EXPECT_EQ((*first)->queue(), 0u);
+  rings_->wait_ends(0);
+  // The one more is there already.
+  const auto again = rings_->wait_begins(0);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(*again, nullptr);
+  const auto another = rings_->wait_begins(0);
+  ASSERT_TRUE(another);
+  EXPECT_NE(*another, nullptr);
+  EXPECT_EQ(rings_->rings().size(), before + 2);
+}
+
+TEST_F(RequestRingsTest, TheFirstDecisionCounts) {
+  rings_->decide(true);
+  rings_->decide(false);
+  EXPECT_TRUE(rings_->wait_for_decision());
+}
+
+TEST_F(RequestRingsTest, NoRequestHasNumberOne) { EXPECT_EQ(rings_->find(1), nullptr); }
+
+TEST_F(RequestRingsTest, AnAnswerLongerThanAnyQuestionIsRefused) {
+  RequestRing& ring = *rings_->rings().front();
+  fuse_out_header header{};
+  const Buffer much(ring.answer_space().size() + 1);
+  const iovec pieces[2] = {
+      {.iov_base = &header, .iov_len = sizeof header},
+      {.iov_base = const_cast<std::byte*>(much.data()), .iov_len = much.size()}};
+  EXPECT_EQ(ring.answer(pieces, 2, /*is_serving_thread=*/true).error().code, Errc::kTooBig);
 }
 
 }  // namespace
