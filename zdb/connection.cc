@@ -16,6 +16,7 @@ constexpr std::size_t kRequestsPerTurn = 64;
 constexpr std::size_t kReadsPerTurn = 16;
 // A payload of which at least this much is missing is read into its place, not through scratch.
 constexpr std::size_t kDirectReadBytesMin = 16 * kKiB;
+constexpr std::size_t kBehindDirectBytes = 1 * kKiB;
 constexpr std::size_t kIovecsPerSend = 64;
 // Replies are sent when the requests at hand are done, in few calls; but with this much the next
 // value is better read into memory that is still in the processor's cache.
@@ -97,8 +98,10 @@ void Connection::receive(MutableBytes scratch) {
   for (std::size_t i = 0; i < kReadsPerTurn && may_run() && held_.empty(); ++i) {
     MutableBytes direct = parser_.payload_space();
     if (direct.size() < kDirectReadBytesMin) direct = {};
+    // What follows is perhaps another large value, of which no more than its head is to be copied.
+    const MutableBytes behind = direct.empty() ? scratch : scratch.first(kBehindDirectBytes);
     std::array<iovec, 2> pieces{{{.iov_base = direct.data(), .iov_len = direct.size()},
-                                 {.iov_base = scratch.data(), .iov_len = scratch.size()}}};
+                                 {.iov_base = behind.data(), .iov_len = behind.size()}}};
     const ssize_t got = ::readv(fd(), pieces.data(), pieces.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && would_block(errno)) return;
@@ -119,7 +122,7 @@ void Connection::receive(MutableBytes scratch) {
     const std::size_t direct_len = std::min(len, direct.size());
     parser_.payload_filled(direct_len);
     run_requests(scratch.first(len - direct_len));
-    if (len < direct.size() + scratch.size()) return;
+    if (len < direct.size() + behind.size()) return;
   }
 }
 

@@ -14,7 +14,8 @@
 namespace qsfs::zdb {
 namespace {
 
-constexpr std::size_t kScratchBytes = 64 * kKiB;
+// Sixteen requests of 4 KiB with their heads.
+constexpr std::size_t kScratchBytes = 128 * kKiB;
 constexpr std::size_t kEventsPerWait = 64;
 constexpr int kTickMs = 1000;  // How often time-outs are looked at.
 // How soon a client in WAIT hears of what another thread's client did.

@@ -8,8 +8,14 @@
 namespace qsfs::zdb {
 namespace {
 
+constexpr std::uint32_t kTagShift = 27;
+constexpr std::uint32_t kHashHighMask = (std::uint32_t{1} << kTagShift) - 1;
 constexpr std::uint32_t kValueLenMask = 0xffffff;
 static_assert(kValueLenMax <= kValueLenMask);
+
+std::uint32_t high_of(const KeyHash& hash) {
+  return static_cast<std::uint32_t>(hash.bits >> 32) & kHashHighMask;
+}
 
 std::uint32_t to_units(std::uint64_t offset) {
   return static_cast<std::uint32_t>(offset / kEntryAlign);
@@ -22,7 +28,8 @@ EntryPlace KeyTable::place_of(const Node& node) {
           .oldest_file = node.oldest_file,
           .offset = std::uint64_t{node.offset_units} * kEntryAlign,
           .value_len = node.lengths & kValueLenMask,
-          .key_len = static_cast<std::uint8_t>(node.lengths >> 24)};
+          .key_len = static_cast<std::uint8_t>(node.lengths >> 24),
+          .value_tag = static_cast<std::uint8_t>(node.hash_high >> kTagShift)};
 }
 
 void KeyTable::store_place(Node& node, const EntryPlace& place) {
@@ -30,16 +37,20 @@ void KeyTable::store_place(Node& node, const EntryPlace& place) {
   node.oldest_file = place.oldest_file;
   node.offset_units = to_units(place.offset);
   node.lengths = (std::uint32_t{place.key_len} << 24) | place.value_len;
+  node.hash_high = (node.hash_high & kHashHighMask) | (std::uint32_t{place.value_tag} << kTagShift);
 }
 
 std::uint32_t KeyTable::Shard::find(const KeyHash& hash) const {
   if (buckets.empty()) return kNone;
   const auto low = static_cast<std::uint32_t>(hash.bits);
-  const auto high = static_cast<std::uint32_t>(hash.bits >> 32);
+  const std::uint32_t high = high_of(hash);
   std::uint32_t at = buckets[low & (buckets.size() - 1)];
   while (at != kNone) {
     const Node& here = node(at);
-    if (here.hash_low == low && here.hash_high == high && here.check == hash.check) return at;
+    if (here.hash_low == low && (here.hash_high & kHashHighMask) == high &&
+        here.check == hash.check) {
+      return at;
+    }
     at = here.next;
   }
   return kNone;
@@ -80,6 +91,7 @@ std::optional<EntryPlace> KeyTable::find(const KeyHash& hash) const {
 }
 
 std::optional<EntryPlace> KeyTable::put(const KeyHash& hash, const EntryPlace& place) {
+  static_assert(kTagShift + kShardBits == 32);
   Shard& shard = shards_[shard_of(hash)];
   if (const std::uint32_t at = shard.find(hash); at != kNone) {
     const EntryPlace before = place_of(shard.node(at));
@@ -90,7 +102,7 @@ std::optional<EntryPlace> KeyTable::put(const KeyHash& hash, const EntryPlace& p
   const std::uint32_t at = shard.take_node();
   Node& node = shard.node(at);
   node.hash_low = static_cast<std::uint32_t>(hash.bits);
-  node.hash_high = static_cast<std::uint32_t>(hash.bits >> 32);
+  node.hash_high = high_of(hash);
   node.check = hash.check;
   store_place(node, place);
   std::uint32_t& bucket = shard.buckets[node.hash_low & (shard.buckets.size() - 1)];

@@ -24,7 +24,12 @@ struct EntryPlace {
   std::uint64_t offset = 0;
   std::uint32_t value_len = 0;
   std::uint8_t key_len = 0;
+  // Of the value's checksum, 1 to 31; 0: not known. Sequential mode does not keep it.
+  std::uint8_t value_tag = 0;
 
+  static std::uint8_t tag_of(std::uint32_t value_crc) {
+    return static_cast<std::uint8_t>(1 + value_crc % 31);
+  }
   [[nodiscard]] std::uint64_t total_len() const { return entry_len(key_len, value_len); }
   [[nodiscard]] bool same_position(const EntryPlace& other) const {
     return slot == other.slot && offset == other.offset;
@@ -45,6 +50,9 @@ class KeyTable {
 
   [[nodiscard]] std::uint64_t memory_bytes() const;
 
+  // Keys of different shards may be worked on at the same time.
+  static std::size_t shard_of(const KeyHash& hash) { return hash.bits >> (64 - kShardBits); }
+
  private:
   static constexpr std::uint32_t kNone = UINT32_MAX;
   static constexpr std::size_t kShardBits = 5;
@@ -52,7 +60,8 @@ class KeyTable {
   static constexpr std::size_t kNodesPerChunk = 128;
   static constexpr std::size_t kBucketsMin = 16;
 
-  // 32-bit fields, so that it needs no padding.
+  // 32-bit fields, so that it needs no padding. The highest bits of the hash are those of its
+  // shard, and leave room for a tag of the value in `hash_high`.
   struct Node {
     std::uint32_t hash_low, hash_high, check;
     std::uint32_t slot, offset_units, oldest_file;
@@ -80,7 +89,6 @@ class KeyTable {
     void grow();
   };
 
-  static std::size_t shard_of(const KeyHash& hash) { return hash.bits >> (64 - kShardBits); }
   static EntryPlace place_of(const Node& node);
   static void store_place(Node& node, const EntryPlace& place);
 

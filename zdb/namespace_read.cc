@@ -138,6 +138,7 @@ Result<Buffer> NamespaceStore::read_value(const OpenEntry& entry, Bytes key) {
 
 bool NamespaceStore::is_identical_unlocking(const EntryPlace& place, const Draft& draft) {
   if (place.value_len != draft.value.size()) return false;
+  if (place.value_tag != 0 && place.value_tag != EntryPlace::tag_of(draft.value_crc)) return false;
   const std::shared_ptr<DataFile> file = slots_.at(place.slot);
   const auto handle = handle_unlocking(file);
   if (!handle) return false;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <set>
+#include <thread>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -58,7 +59,20 @@ Status NamespaceStore::recover() {
     }
   }
   QSFS_TRY(remove_obsolete_files(context_.disk, directory_, ids));
-  for (const std::uint32_t id : ids) QSFS_TRY(recover_file(id, id == *ids.rbegin()));
+  {
+    const std::size_t threads =
+        context_.options.background_thread ? std::thread::hardware_concurrency() : 1;
+    TableLoader loader(keys_, threads);
+    loader_ = &loader;
+    Status recovered;
+    for (const std::uint32_t id : ids) {
+      recovered = recover_file(id, id == *ids.rbegin());
+      if (!recovered) break;
+    }
+    loader_ = nullptr;
+    QSFS_TRY(recovered);
+    account_loaded_locked(loader.finish());
+  }
   QSFS_TRY(reopen_active());
   if (context_.options.scrub) load_scrub_unlocking();
   // All that was recovered is durable.
@@ -85,32 +99,23 @@ Status NamespaceStore::recover_file(std::uint32_t file_id, bool is_newest) {
 void NamespaceStore::replay(std::span<const IndexRecord> records, DataFile& file) {
   // The files know the mode best: settings may be older than the first write.
   settings_.mode = file.header.mode;
-  // The table is far larger than the CPU's caches: what the next few need is fetched meanwhile.
-  constexpr std::size_t kAhead = 16;
-  std::array<std::optional<Target>, kAhead> targets;
-  for (; !records.empty(); records = records.subspan(std::min(kAhead, records.size()))) {
-    const std::size_t count = std::min(kAhead, records.size());
-    for (std::size_t i = 0; i < count; ++i) {
-      targets[i] = target_of(records[i].key);
-      if (targets[i] && !is_sequential()) keys_.prefetch_bucket(targets[i]->hash);
-    }
-    for (std::size_t i = 0; i < count; ++i) {
-      if (targets[i] && !is_sequential()) keys_.prefetch_node(targets[i]->hash);
-    }
-    for (std::size_t i = 0; i < count; ++i) replay_one(records[i], targets[i], file);
-  }
+  for (const IndexRecord& record : records) replay_one(record, file);
 }
 
-void NamespaceStore::replay_one(const IndexRecord& record, const std::optional<Target>& target,
-                                DataFile& file) {
+void NamespaceStore::replay_one(const IndexRecord& record, DataFile& file) {
+  const auto target = target_of(record.key);
   if (!target) {
     QSFS_LOG_ERROR("{}: an entry at {} has a key that the mode does not allow", file.data_path,
                    record.offset);
     return;
   }
   if (record.type == EntryType::kTombstone) {
-    account_erase_locked(*target);
     file.tombstone_oldest = std::min(file.tombstone_oldest, record.oldest_file);
+    if (is_sequential()) {
+      account_erase_locked(*target);
+    } else {
+      loader_->erase(target->hash);
+    }
     return;
   }
   const EntryPlace place{.slot = file.slot,
@@ -118,7 +123,22 @@ void NamespaceStore::replay_one(const IndexRecord& record, const std::optional<T
                          .offset = record.offset,
                          .value_len = record.value_len,
                          .key_len = static_cast<std::uint8_t>(record.key.size())};
-  account_put_locked(*target, place, file);
+  if (is_sequential()) {
+    account_put_locked(*target, place, file);
+  } else {
+    loader_->put(target->hash, place);
+  }
+}
+
+void NamespaceStore::account_loaded_locked(std::span<const TableLoader::Live> loaded) {
+  for (const auto& [slot, file] : slots_) {
+    if (slot >= loaded.size()) continue;
+    const TableLoader::Live& live = loaded[slot];
+    file->live_entries += static_cast<std::uint64_t>(live.entries);
+    file->live_bytes += static_cast<std::uint64_t>(live.file_bytes);
+    entries_ += static_cast<std::uint64_t>(live.entries);
+    data_bytes_ += static_cast<std::uint64_t>(live.value_bytes);
+  }
 }
 
 Status NamespaceStore::reopen_active() {

@@ -32,6 +32,7 @@
 #include "zdb/pacer.h"
 #include "zdb/scan_cursor.h"
 #include "zdb/sync_bell.h"
+#include "zdb/table_loader.h"
 
 namespace qsfs::zdb {
 
@@ -189,8 +190,8 @@ class NamespaceStore final : public EngineNamespace {
   Status recover_file(std::uint32_t file_id, bool is_newest) QSFS_REQUIRES(mu_);
   Status reopen_active() QSFS_REQUIRES(mu_);
   void replay(std::span<const IndexRecord> records, DataFile& file) QSFS_REQUIRES(mu_);
-  void replay_one(const IndexRecord& record, const std::optional<Target>& target, DataFile& file)
-      QSFS_REQUIRES(mu_);
+  void replay_one(const IndexRecord& record, DataFile& file) QSFS_REQUIRES(mu_);
+  void account_loaded_locked(std::span<const TableLoader::Live> loaded) QSFS_REQUIRES(mu_);
 
   // The table.
   bool is_sequential() const QSFS_REQUIRES(mu_) {
@@ -422,6 +423,7 @@ class NamespaceStore final : public EngineNamespace {
   bool dropped_ QSFS_GUARDED_BY(mu_) = false;
   std::size_t operations_ QSFS_GUARDED_BY(mu_) = 0;
   KeyTable keys_ QSFS_GUARDED_BY(mu_);
+  TableLoader* loader_ QSFS_GUARDED_BY(mu_) = nullptr;  // While it is opened.
   IdTable ids_ QSFS_GUARDED_BY(mu_);
   std::uint64_t next_sequence_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t entries_ QSFS_GUARDED_BY(mu_) = 0;

@@ -255,7 +255,8 @@ void NamespaceStore::publish_locked(const Slot& slot, const Draft& draft) {
                            .oldest_file = draft.oldest_file,
                            .offset = slot.space.offset,
                            .value_len = static_cast<std::uint32_t>(draft.value.size()),
-                           .key_len = static_cast<std::uint8_t>(draft.target.key.size())};
+                           .key_len = static_cast<std::uint8_t>(draft.target.key.size()),
+                           .value_tag = EntryPlace::tag_of(draft.value_crc)};
     account_put_locked(draft.target, place, file);
   }
   const IndexRecord record{.type = draft.type,

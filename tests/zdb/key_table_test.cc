@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "base/random.h"
+#include "zdb/table_loader.h"
 
 namespace qsfs::zdb {
 namespace {
@@ -16,12 +17,13 @@ EntryPlace place_of(std::uint64_t number) {
           .oldest_file = static_cast<std::uint32_t>(number % 5 + 1),
           .offset = number * kEntryAlign,
           .value_len = static_cast<std::uint32_t>(number % (kValueLenMax + 1)),
-          .key_len = static_cast<std::uint8_t>(number % 255 + 1)};
+          .key_len = static_cast<std::uint8_t>(number % 255 + 1),
+          .value_tag = static_cast<std::uint8_t>(number % 32)};
 }
 
 bool same(const EntryPlace& a, const EntryPlace& b) {
   return a.same_position(b) && a.oldest_file == b.oldest_file && a.value_len == b.value_len &&
-         a.key_len == b.key_len;
+         a.key_len == b.key_len && a.value_tag == b.value_tag;
 }
 
 TEST(KeyTableTest, AgreesWithAMap) {
@@ -63,6 +65,55 @@ TEST(KeyTableTest, NeedsAtMost40BytesForEachOfManyKeys) {
     table.put(hash_key({}, encode_id(name)), place_of(name));
   }
   EXPECT_LE(table.memory_bytes(), kKeys * 41);
+}
+
+// As a start fills it, with threads: the same as one after the other.
+TEST(TableLoaderTest, FillsTheTableAsSinglePutsDo) {
+  for (const std::size_t threads : {1U, 2U, 4U, 100U}) {
+    SCOPED_TRACE(threads);
+    SeededRandom random(threads);
+    KeyTable expected;
+    KeyTable loaded;
+    std::vector<TableLoader::Live> live;
+    std::map<std::uint32_t, std::int64_t> entries;
+    constexpr std::uint64_t kNames = 30'000;
+    {
+      TableLoader loader(loaded, threads);
+      for (int i = 0; i < 150'000; ++i) {
+        const KeyHash hash = hash_key({}, encode_id(random.below(kNames)));
+        if (random.below(5) == 0) {
+          if (const auto before = expected.erase(hash)) --entries[before->slot];
+          loader.erase(hash);
+          continue;
+        }
+        EntryPlace place = place_of(random.below(1000));
+        place.slot = 1 + static_cast<std::uint32_t>(random.below(3));
+        if (const auto before = expected.put(hash, place)) --entries[before->slot];
+        ++entries[place.slot];
+        loader.put(hash, place);
+      }
+      live = loader.finish();
+    }
+    for (std::uint64_t name = 0; name < kNames; ++name) {
+      const KeyHash hash = hash_key({}, encode_id(name));
+      const auto wanted = expected.find(hash);
+      const auto found = loaded.find(hash);
+      ASSERT_EQ(found.has_value(), wanted.has_value()) << name;
+      if (found) {
+        ASSERT_TRUE(same(*found, *wanted)) << name;
+      }
+    }
+    ASSERT_EQ(live.size(), 4U);
+    for (const auto& [slot, count] : entries) EXPECT_EQ(live[slot].entries, count) << slot;
+  }
+}
+
+TEST(TableLoaderTest, EndsWithoutBeingFinished) {
+  KeyTable table;
+  TableLoader loader(table, 3);
+  for (std::uint64_t name = 0; name < 100'000; ++name) {
+    loader.put(hash_key({}, encode_id(name)), place_of(name));
+  }
 }
 
 EntryPlace id_place(std::uint32_t slot, std::uint64_t offset, std::uint32_t len) {

@@ -497,6 +497,55 @@ TEST_F(ServerTest, ADiskThatStopsStallsNoOtherThread) {
   server->reset();
 }
 
+TEST_F(ServerTest, CompactionOnADiskThatStopsStallsNobody) {
+  sim::SimDisk sim(1);
+  GatedDisk disk(sim);
+  auto engine = Engine::open({.directory = "/zdb",
+                              .data_file_bytes_max = 64 * kKiB,
+                              .background_thread = false,
+                              .scrub = false},
+                             disk, clock_, system_random());
+  ASSERT_TRUE(engine) << engine.error().message();
+  options_.threads = 1;
+  auto server = Server::start(options_, **engine, clock_, system_random());
+  ASSERT_TRUE(server) << server.error().message();
+  Client client((*server)->port());
+  const auto set = [&](int i) {
+    const std::string key = "key" + std::to_string(i);
+    return client.ask({"SET", key, std::string(2000, 'v')}, bulk(key)) == bulk(key);
+  };
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(set(i));
+  for (int i = 0; i < 80; ++i) {
+    ASSERT_EQ(client.ask({"DEL", "key" + std::to_string(i)}, "+OK\r\n"), "+OK\r\n");
+  }
+  Gate gate;
+  disk.reads = &gate;
+  std::jthread tidier([&] { EXPECT_TRUE((*engine)->tidy()); });
+  gate.wait_until_arrived(1);
+  for (int i = 100; i < 150; ++i) EXPECT_TRUE(set(i));
+  EXPECT_EQ(client.ask({"DBSIZE"}, ":70\r\n"), ":70\r\n");
+  disk.reads = nullptr;
+  gate.open();
+  tidier.join();
+  EXPECT_EQ(client.ask({"GET", "key99"}, bulk(std::string(2000, 'v'))),
+            bulk(std::string(2000, 'v')));
+}
+
+TEST_F(ServerTest, AClientThatDoesNotReadStallsNoOtherOfItsThread) {
+  options_.threads = 1;
+  start();
+  Client writer(port());
+  writer.send(encode({"SET", "large", large_value()}));
+  EXPECT_EQ(writer.receive(bulk("large").size()), bulk("large"));
+  Client idle(port(), /*receive_buffer_bytes=*/4096);
+  idle.send(encode({"GET", "large"}) + encode({"GET", "large"}) + encode({"PING"}));
+  ASSERT_TRUE(idle.wait_for(POLLIN));
+  EXPECT_EQ(writer.ask({"PING"}, "+PONG\r\n"), "+PONG\r\n");
+  EXPECT_EQ(writer.ask({"SET", "k", "v"}, bulk("k")), bulk("k"));
+  const std::size_t len = 2 * bulk(large_value()).size() + 7;
+  EXPECT_THAT(idle.receive(len), EndsWith("+PONG\r\n"));
+}
+
 TEST_F(ServerTest, ASlowCommandOutlivesItsClient) {
   Gate gate;
   engine_.slow_gate = &gate;

@@ -134,6 +134,29 @@ TEST(SetManyTest, AgreesWithOtherWritersOfTheSameKeys) {
   EXPECT_EQ(life.ns().counters().entries, 5U);
 }
 
+// To know that the same bytes are there already, what is there was once read for every set.
+TEST(SetTest, OtherBytesOfTheSameLengthAreStoredWithoutAReading) {
+  EngineLife life;
+  life.open();
+  life.must_set("key", std::string(100, '0'));
+  const std::uint64_t before = life.disk().calls(DiskCall::kRead);
+  constexpr int kSets = 31;
+  for (int i = 1; i <= kSets; ++i) {
+    life.must_set("key", std::string(100, static_cast<char>('0' + i)));
+  }
+  // A few share what is known of them.
+  EXPECT_LT(life.disk().calls(DiskCall::kRead) - before, kSets / 2);
+  const auto again = life.ns().set(as_bytes("key"), as_bytes(std::string(100, 'O')), 1000);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->outcome, SetOutcome::kIdentical);
+  // After a start nothing is known of the values.
+  life.reopen();
+  const auto same = life.ns().set(as_bytes("key"), as_bytes(std::string(100, 'O')), 1000);
+  EXPECT_EQ(same->outcome, SetOutcome::kIdentical);
+  life.must_set("key", std::string(100, 'x'));
+  EXPECT_EQ(life.must_get("key"), std::string(100, 'x'));
+}
+
 TEST(OverdueFileTest, WritersDoNotWaitForTheSyncOfAFullFile) {
   EngineLife::quiet_log();
   sim::SimDisk sim(1);
