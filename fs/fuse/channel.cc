@@ -70,6 +70,12 @@ RequestFacts facts_of(Bytes request) {
   return facts;
 }
 
+std::uint32_t opcode_of(Bytes request) {
+  fuse_in_header header{};
+  if (request.size() >= sizeof header) std::memcpy(&header, request.data(), sizeof header);
+  return header.opcode;
+}
+
 const RequestFacts& current_request() { return current; }
 void set_current_request(const RequestFacts& facts) { current = facts; }
 

@@ -37,6 +37,9 @@ struct RequestFacts {
 // `request` as read from /dev/fuse; anything shorter than its header gives no facts.
 RequestFacts facts_of(Bytes request);
 
+// 0 when it is shorter than its header.
+std::uint32_t opcode_of(Bytes request);
+
 // Of the calling thread.
 const RequestFacts& current_request();
 void set_current_request(const RequestFacts& facts);

@@ -136,7 +136,7 @@ int RequestRing::submit(std::atomic<bool>& someone_looks) {
   return done;
 }
 
-std::optional<MutableBytes> RequestRing::next(std::atomic<bool>& someone_looks) {
+std::optional<MutableBytes> RequestRing::next(std::atomic<bool>& someone_looks, bool may_look) {
   bool must_submit = false;
   if (!is_offered_) {
     is_offered_ = true;
@@ -154,7 +154,7 @@ std::optional<MutableBytes> RequestRing::next(std::atomic<bool>& someone_looks) 
     io_uring_cqe* cqe = nullptr;
     int done = 0;
     if (must_submit) {
-      done = submit(someone_looks);
+      done = may_look ? submit(someone_looks) : io_uring_submit_and_wait(&ring_, 1);
       must_submit = done < 0 && io_uring_sq_ready(&ring_) > 0;
     }
     if (done >= 0) done = io_uring_wait_cqe(&ring_, &cqe);
@@ -238,6 +238,29 @@ Status RequestRing::answer(const iovec* pieces, int count, bool is_serving_threa
 void RequestRing::wait_for_answer() {
   MutexLock lock(mu_);
   while (!is_answered()) answered_.wait(mu_);
+}
+
+CpuAffinity::CpuAffinity(unsigned cpu) {
+  can_pin_ = ::sched_getaffinity(0, sizeof all_, &all_) == 0 && CPU_ISSET(cpu, &all_);
+  CPU_ZERO(&own_);
+  CPU_SET(cpu, &own_);
+}
+
+void CpuAffinity::note(std::uint32_t opcode) {
+  if (!can_pin_ || opcode == FUSE_FSYNC || opcode == FUSE_FSYNCDIR) return;
+  const bool is_content = opcode == FUSE_READ || opcode == FUSE_WRITE;
+  if (is_content != is_pinned_) {
+    others_ = 0;
+    return;
+  }
+  if (++others_ < kPatience) return;
+  others_ = 0;
+  // Where that is not allowed, the scheduler chooses as ever.
+  if (::sched_setaffinity(0, sizeof all_, is_pinned_ ? &all_ : &own_) == 0) {
+    is_pinned_ = !is_pinned_;
+  } else {
+    can_pin_ = false;
+  }
 }
 
 bool RequestRings::is_enabled() {

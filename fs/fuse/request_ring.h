@@ -10,6 +10,7 @@
 #pragma once
 
 #include <liburing.h>
+#include <sched.h>
 #include <sys/uio.h>
 
 #include <atomic>
@@ -38,8 +39,9 @@ class RequestRing {
 
   // Offers the entry, or sends the answer of the last request, and waits for the next one: whole,
   // as read(2) of /dev/fuse gives it. Nothing when the connection has ended. For the serving thread
-  // only; `someone_looks` is shared by all of a mount: see kLookTime. REQUIRES: is_answered().
-  std::optional<MutableBytes> next(std::atomic<bool>& someone_looks);
+  // only; `someone_looks` is shared by all of a mount: see kLookTime, which `may_look` allows to
+  // spend. REQUIRES: is_answered().
+  std::optional<MutableBytes> next(std::atomic<bool>& someone_looks, bool may_look);
 
   // The number of the request that waits for its answer; 0: none does.
   std::uint64_t unique() const { return unique_.load(std::memory_order_acquire); }
@@ -78,6 +80,27 @@ class RequestRing {
   bool has_answer_ = false;
   Mutex mu_;  // Nothing is called under it. Of the answer that another thread gives.
   CondVar answered_;
+};
+
+// Where the thread of a ring runs. While its queue has calls whose callers wait (names, attributes)
+// it stays on their CPU: they sleep as it wakes, and no other CPU has to be woken. For content,
+// which the kernel reads ahead and writes behind, it goes wherever there is room. Not thread-safe;
+// of the calling thread.
+class CpuAffinity {
+ public:
+  explicit CpuAffinity(unsigned cpu);
+  bool is_pinned() const { return is_pinned_; }
+  void note(std::uint32_t opcode);
+
+ private:
+  // So many calls of the other kind in a row change it.
+  static constexpr unsigned kPatience = 16;
+
+  cpu_set_t all_{};
+  cpu_set_t own_{};
+  bool is_pinned_ = false;
+  bool can_pin_ = false;
+  unsigned others_ = 0;
 };
 
 // The rings of a mount. So many of each queue are free for requests at any time: a ring that waits

@@ -209,8 +209,11 @@ void Session::serve_ring(RequestRing& ring, EdgeCounters& counters) {
     rings_serve_ = true;
     counters.uses_io_uring = true;
     set_serving_ring(&ring);
-    while (const auto request = ring.next(is_polling_)) {
+    // A pinned thread that looked would keep the CPU from the one whose request it awaits.
+    CpuAffinity affinity(ring.queue());
+    while (const auto request = ring.next(is_polling_, !affinity.is_pinned())) {
       adapt_request(*request);
+      affinity.note(opcode_of(*request));
       set_current_request(facts_of(*request));
       fuse_buf buffer{};
       buffer.mem = request->data();

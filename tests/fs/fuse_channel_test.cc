@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/fuse.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <array>
@@ -192,6 +193,36 @@ TEST(RequestSlotsTest, NoMoreServeAtOnceThanThereAreSlots) {
     while (served < kRequests) changed.wait(mu);
   }
   EXPECT_LE(most.load(), 2u);
+}
+
+int count_allowed_cpus() {
+  cpu_set_t cpus;
+  EXPECT_EQ(::sched_getaffinity(0, sizeof cpus, &cpus), 0);
+  return CPU_COUNT(&cpus);
+}
+
+TEST(CpuAffinityTest, AThreadStaysOnItsCpuWhileCallersWaitAndGoesForContent) {
+  const int all = count_allowed_cpus();
+  if (all < 2) GTEST_SKIP() << "one CPU";
+  // On a thread of its own: it ends with whatever affinity.
+  std::jthread([all] {
+    cpu_set_t cpus;
+    ASSERT_EQ(::sched_getaffinity(0, sizeof cpus, &cpus), 0);
+    unsigned own = 0;
+    while (!CPU_ISSET(own, &cpus)) ++own;
+    CpuAffinity affinity(own);
+    for (int i = 0; i < 100; ++i) affinity.note(i % 2 == 0 ? FUSE_GETATTR : FUSE_READ);
+    EXPECT_EQ(count_allowed_cpus(), all) << "a mixture changes nothing";
+    for (int i = 0; i < 100; ++i) affinity.note(FUSE_GETATTR);
+    EXPECT_TRUE(affinity.is_pinned());
+    EXPECT_EQ(count_allowed_cpus(), 1);
+    EXPECT_EQ(static_cast<unsigned>(::sched_getcpu()), own);
+    for (int i = 0; i < 100; ++i) affinity.note(FUSE_FSYNC);
+    EXPECT_TRUE(affinity.is_pinned()) << "a sync says nothing about the next call";
+    for (int i = 0; i < 100; ++i) affinity.note(FUSE_WRITE);
+    EXPECT_FALSE(affinity.is_pinned());
+    EXPECT_EQ(count_allowed_cpus(), all);
+  }).join();
 }
 
 class RequestRingsTest : public ::testing::Test {
