@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 namespace qsfs::zstor {
 namespace {
@@ -74,6 +75,10 @@ void BackendHealth::Latency::add(Duration sample) {
 
 void BackendHealth::set_state_locked(BackendState state) {
   if (state_ == state) return;
+  const bool was_away = state_ == BackendState::kUnreachable ||
+                        state_ == BackendState::kWrongCredentials ||
+                        state_ == BackendState::kLocked || state_ == BackendState::kFull;
+  has_returned_ = was_away && (state == BackendState::kHealthy || state == BackendState::kSlow);
   state_ = state;
   since_ = clock_.wall();
 }
@@ -252,6 +257,11 @@ void BackendHealth::note_probe(const zdb::NamespaceInfo& info,
   if (clock_.now() < no_writes_until_ && state_ != BackendState::kUnreachable) return;
   no_writes_until_ = {};
   set_state_locked(reads_slowly_ ? BackendState::kSlow : BackendState::kHealthy);
+}
+
+bool BackendHealth::take_returned() {
+  MutexLock lock(mu_);
+  return std::exchange(has_returned_, false);
 }
 
 void BackendHealth::note_written(std::uint64_t bytes) {

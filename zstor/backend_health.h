@@ -77,6 +77,9 @@ class BackendHealth {
   void note_probe(const zdb::NamespaceInfo& info, const std::optional<zdb::ServerInfo>& server)
       QSFS_EXCLUDES(mu_);
   void note_written(std::uint64_t bytes) QSFS_EXCLUDES(mu_);
+  // True once after it became usable again: it was unreachable, refused the password, was locked or
+  // full.
+  bool take_returned() QSFS_EXCLUDES(mu_);
 
   // Nullopt until a probe was answered.
   [[nodiscard]] std::optional<zdb::NamespaceMode> mode() const QSFS_EXCLUDES(mu_);
@@ -114,6 +117,7 @@ class BackendHealth {
   Clock& clock_;
   mutable Mutex mu_;
   BackendState state_ QSFS_GUARDED_BY(mu_) = BackendState::kUnknown;
+  bool has_returned_ QSFS_GUARDED_BY(mu_) = false;
   WallTime since_ QSFS_GUARDED_BY(mu_){};
   // Unreachable, or the password refused, without an answer since.
   std::optional<MonotonicTime> down_since_ QSFS_GUARDED_BY(mu_);

@@ -24,7 +24,8 @@ Result<std::shared_ptr<const StripeCodec>> CodecCache::find(const Manifest& mani
     }
   }
   // Outside the lock; two threads may make the same one, and either does.
-  auto made = StripeCodec::make(*volume_key_, {
+  QSFS_ASSIGN(const RingKey* key, keys_->find(manifest));
+  auto made = StripeCodec::make(*key->secret, {
                                                   .volume_uuid = volume_uuid_,
                                                   .object = manifest.id,
                                                   .generation = manifest.generation,

@@ -39,6 +39,8 @@ inline constexpr std::size_t kPasswordLenMax = 255;
 // 0-DB even when k is 1.
 inline constexpr std::uint64_t kStripeOverheadMax = 4 * kKiB;
 inline constexpr std::uint32_t kWorkersMax = 256;
+// Data keys that were changed and still open something.
+inline constexpr std::size_t kOldKeysMax = 16;
 inline constexpr std::uint64_t kReadaheadMax = 64 * kMiB;
 // Of zstd; beyond, it takes hundreds of MiB of memory.
 inline constexpr int kCompressionLevelMax = 19;
@@ -100,6 +102,8 @@ struct EncryptionConfig {
   EncryptionAlgorithm algorithm = EncryptionAlgorithm::kAes;
   std::shared_ptr<const crypto::SecretKey> key;  // Shared: copies of a Config use one. Never null
                                                  // after parsing.
+  // Former data keys, newest first: what was stored under them stays readable. Of the data only.
+  std::vector<std::shared_ptr<const crypto::SecretKey>> old_keys;
 };
 
 struct CompressionConfig {

@@ -24,6 +24,7 @@ constexpr std::array kKnownKeys = std::to_array<std::string_view>({
     "encryption",
     "encryption.algorithm",
     "encryption.key",
+    "encryption.old_keys",
     "compression",
     "compression.algorithm",
     "compression.level",

@@ -126,6 +126,27 @@ class TableReader {
     if (const std::string* value = text(key, required)) out = *value;
   }
 
+  // The strings of an array, borrowed from the table; empty when it is absent.
+  std::vector<std::string*> texts(std::string_view key, std::size_t count_max) {
+    std::vector<std::string*> found;
+    toml::node* node = find(key, /*required=*/false);
+    if (node == nullptr) return found;
+    toml::array* array = node->as_array();
+    if (array == nullptr || array->size() > count_max) {
+      error(key, fmt::format("must be an array of texts, at most {}", count_max));
+      return found;
+    }
+    for (toml::node& element : *array) {
+      auto* value = element.as_string();
+      if (value == nullptr) {
+        error(key, "must hold texts in quotes only");
+      } else {
+        found.push_back(&value->get());
+      }
+    }
+    return found;
+  }
+
   template <class Integer>
   void integer(std::string_view key, Integer& out, std::int64_t max, bool required = false) {
     toml::node* node = find(key, required);
@@ -256,21 +277,33 @@ class TableReader {
   std::set<std::string, std::less<>> asked_;
 };
 
-void read_encryption(TableReader table, EncryptionConfig& out) {
+// Says the length only: the text may be a real key with a slip of the pen. Wipes it: the tree would
+// keep a copy in ordinary memory.
+std::shared_ptr<const crypto::SecretKey> take_key(std::string& hex, const TableReader& table,
+                                                  std::string_view name) {
+  std::shared_ptr<const crypto::SecretKey> taken;
+  if (auto key = crypto::SecretKey::from_hex(hex)) {
+    taken = std::make_shared<const crypto::SecretKey>(*std::move(key));
+  } else {
+    table.error(name, fmt::format("must be 64 hexadecimal digits (32 bytes), and has {} "
+                                  "characters{}; `qsfs init` makes a fresh one",
+                                  hex.size(),
+                                  hex.size() == 64 ? ", not all of which are such digits" : ""));
+  }
+  wipe_text(hex);
+  return taken;
+}
+
+void read_encryption(TableReader table, bool is_of_data, EncryptionConfig& out) {
   table.word("algorithm", out.algorithm,
              {EncryptionAlgorithm::kAes, EncryptionAlgorithm::kXChaCha20Poly1305});
   if (std::string* hex = table.text("key", /*required=*/true)) {
-    if (auto key = crypto::SecretKey::from_hex(*hex)) {
-      out.key = std::make_shared<const crypto::SecretKey>(*std::move(key));
-    } else {
-      // Says the length only: the text may be a real key with a slip of the pen.
-      table.error(
-          "key",
-          fmt::format("must be 64 hexadecimal digits (32 bytes), and has {} "
-                      "characters{}; `qsfs init` makes a fresh one",
-                      hex->size(), hex->size() == 64 ? ", not all of which are such digits" : ""));
+    out.key = take_key(*hex, table, "key");
+  }
+  if (is_of_data) {
+    for (std::string* hex : table.texts("old_keys", kOldKeysMax)) {
+      if (auto key = take_key(*hex, table, "old_keys")) out.old_keys.push_back(std::move(key));
     }
-    wipe_text(*hex);  // The tree would keep a copy in ordinary memory.
   }
   table.report_unknown();
 }
@@ -313,7 +346,9 @@ void read_meta(TableReader meta, MetaConfig& out) {
     config.copy_text("prefix", out.prefix, /*required=*/true);
     TableReader encryption = config.table("encryption");
     out.has_own_key = encryption.exists();
-    if (out.has_own_key) read_encryption(std::move(encryption), out.encryption);
+    if (out.has_own_key) {
+      read_encryption(std::move(encryption), /*is_of_data=*/false, out.encryption);
+    }
     read_backends(config, kMetaBackendsMax, out.backends);
   }
   config.report_unknown();
@@ -393,7 +428,9 @@ void read_root(TableReader& root, const ConfigLimits& limits, Messages& warnings
   out.cache.limit_bytes = cache_mib * kMiB;
 
   TableReader encryption = root.table("encryption", /*required=*/true);
-  if (encryption.exists()) read_encryption(std::move(encryption), out.encryption);
+  if (encryption.exists()) {
+    read_encryption(std::move(encryption), /*is_of_data=*/true, out.encryption);
+  }
   TableReader compression = root.table("compression");
   compression.word("algorithm", out.compression.algorithm,
                    {Compression::kZstd, Compression::kSnappy, Compression::kNone});
@@ -417,7 +454,9 @@ void read_root(TableReader& root, const ConfigLimits& limits, Messages& warnings
     out.archive.segment_size_bytes =
         default_segment_size(out.cache.limit_bytes, out.archive.stripe_size_bytes, limits);
   }
-  if (!out.meta.has_own_key) out.meta.encryption = out.encryption;
+  if (!out.meta.has_own_key) {
+    out.meta.encryption = {.algorithm = out.encryption.algorithm, .key = out.encryption.key};
+  }
   if (!out.volume.has_own_uuid && out.encryption.key != nullptr) {
     out.volume.uuid = derive_volume_uuid(*out.encryption.key, out.meta.prefix);
   }

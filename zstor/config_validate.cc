@@ -79,6 +79,40 @@ class Validator {
     if (expects_meta_key && config_.meta.encryption.key == nullptr) {
       problem("meta.config.encryption.key", "is missing");
     }
+    check_old_keys();
+  }
+
+  // The data key was changed: what was made of the first one has to be written down.
+  void check_old_keys() {
+    const auto& old_keys = config_.encryption.old_keys;
+    if (old_keys.empty() || config_.encryption.key == nullptr) return;
+    if (old_keys.size() > kOldKeysMax) {
+      problem("encryption.old_keys",
+              fmt::format("has {} keys, and at most {} are allowed", old_keys.size(), kOldKeysMax));
+    }
+    for (std::size_t i = 0; i < old_keys.size(); ++i) {
+      const auto is_same = [&](const auto& other) {
+        return std::ranges::equal(other->bytes(), old_keys[i]->bytes());
+      };
+      if (is_same(config_.encryption.key)) {
+        problem("encryption.old_keys", "holds encryption.key itself; old keys are others");
+      } else if (std::any_of(old_keys.begin(), old_keys.begin() + static_cast<std::ptrdiff_t>(i),
+                             is_same)) {
+        problem("encryption.old_keys", "holds one key twice");
+      }
+    }
+    if (!config_.volume.has_own_uuid) {
+      const Uuid derived = derive_volume_uuid(*old_keys.back(), config_.meta.prefix);
+      problem("volume.uuid",
+              fmt::format("has to be given once the data key was changed; so far it was {}, made "
+                          "of the last of encryption.old_keys",
+                          uuid_to_string(derived)));
+    }
+    if (!config_.meta.has_own_key) {
+      problem("meta.config.encryption",
+              "has to be given once the data key was changed: its key is the first data key that "
+              "the volume had, because metadata stay under it");
+    }
   }
 
   void check_compression() {

@@ -43,6 +43,17 @@ class Writer {
     std::string hex = to_hex(config.key->bytes());
     secret("key", hex);
     wipe_text(hex);
+    if (config.old_keys.empty()) return;
+    line("# What was stored under these stays readable; see `qsfs repair --recode`.");
+    line("old_keys = [");
+    for (const auto& old : config.old_keys) {
+      std::string old_hex = to_hex(old->bytes());
+      out_ += "  \"";
+      out_ += old_hex;
+      line("\",");
+      wipe_text(old_hex);
+    }
+    line("]");
   }
 
   void backends(std::string_view table, const std::vector<BackendConfig>& backends) {

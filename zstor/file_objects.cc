@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/mutex.h"
+#include "zstor/recode.h"
 #include "zstor/record_codec.h"
 
 namespace qsfs::zstor {
@@ -156,7 +157,8 @@ Result<FileObjects::PutResult> FileObjects::put(const std::string& source, const
   }
   if (old && old->manifest.size == info.size) {
     QSFS_ASSIGN(const crypto::Hash256 hash, hash_file(*file));
-    if (hash == old->content_hash) {
+    // Under an old key it is stored anew, or that key could never go.
+    if (hash == old->content_hash && is_under_newest_key(old->manifest, store_.config())) {
       return PutResult{.file = std::move(*old), .unchanged = true, .garbage_shards = 0};
     }
   }

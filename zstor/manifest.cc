@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::string_view kMagic = "QSMF";
 constexpr std::uint8_t kVersion = 1;
+// With the id of its key.
+constexpr std::uint8_t kVersion2 = 2;
 constexpr std::uint8_t kFlagSequential = 1;
 // The compression stands in the lowest bits of a stripe's number.
 constexpr unsigned kCompressionBits = 2;
@@ -218,12 +220,13 @@ Result<Buffer> Manifest::encode() const {
   Buffer bytes;
   ByteWriter out(bytes);
   out.bytes(as_bytes(kMagic));
-  out.le(kVersion);
+  out.le(key ? kVersion2 : kVersion);
   out.le(static_cast<std::uint8_t>(aead));
   out.le(static_cast<std::uint8_t>(data_shards));
   out.le(static_cast<std::uint8_t>(total_shards));
   out.bytes(id.bytes);
   out.bytes(salt);
+  if (key) out.bytes(*key);
   out.varint(generation);
   out.varint(stripe_size);
   out.varint(size);
@@ -252,9 +255,11 @@ Result<Manifest> Manifest::parse(Bytes encoded) {
   if (encoded.size() > kManifestBytesMax) return wrong(Errc::kCorruption, "over its size limit");
   ByteReader in(encoded);
   if (as_text(in.bytes(kMagic.size())) != kMagic) return wrong(Errc::kCorruption, "no magic");
-  if (const auto version = in.le<std::uint8_t>(); version != kVersion) {
-    return fail(version > kVersion ? Errc::kUnsupported : Errc::kCorruption,
-                "manifest: version " + std::to_string(version) + "; this program reads version 1");
+  const auto version = in.le<std::uint8_t>();
+  if (version != kVersion && version != kVersion2) {
+    return fail(
+        version > kVersion2 ? Errc::kUnsupported : Errc::kCorruption,
+        "manifest: version " + std::to_string(version) + "; this program reads versions 1 and 2");
   }
   Manifest m;
   m.aead = static_cast<crypto::AeadAlgorithm>(in.le<std::uint8_t>());
@@ -262,6 +267,7 @@ Result<Manifest> Manifest::parse(Bytes encoded) {
   m.total_shards = in.le<std::uint8_t>();
   read_array(in, m.id.bytes);
   read_array(in, m.salt);
+  if (version == kVersion2) read_array(in, m.key.emplace());
   m.generation = in.varint();
   const std::uint64_t stripe_size = in.varint();
   if (stripe_size > kStripeSizeMax) return wrong(Errc::kCorruption, "stripe size over its limit");
@@ -292,6 +298,7 @@ Result<crypto::Hash256> Manifest::hash() const {
 Result<crypto::Hash256> Manifest::content_hash() const {
   Manifest content = *this;
   content.backends.clear();
+  content.key.reset();
   std::ranges::fill(content.shards, ShardLocation{});
   return content.hash();
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct ObjectId {
 // Identifies a backend (address and namespace) in manifests; see config.h.
 using BackendId = std::array<std::byte, 16>;
 using Salt = std::array<std::byte, 32>;
+// Names a data key without telling anything of it: the volume tag that stands in the shards
+// (shard.h).
+using KeyId = std::array<std::byte, 16>;
 
 enum class Compression : std::uint8_t { kNone = 0, kZstd = 1, kSnappy = 2 };
 
@@ -52,6 +56,8 @@ struct Manifest {
   ObjectId id;
   std::uint64_t generation = 0;
   Salt salt{};
+  // The data key that it is under; none: the first that the volume had (key_ring.h).
+  std::optional<KeyId> key;
   crypto::AeadAlgorithm aead = crypto::AeadAlgorithm::kAes256Gcm;
   unsigned data_shards = 0;
   unsigned total_shards = 0;
@@ -75,8 +81,8 @@ struct Manifest {
   static Result<Manifest> parse(Bytes encoded);
   // BLAKE2b-256 of the encoding.
   [[nodiscard]] Result<crypto::Hash256> hash() const;
-  // The same with every shard absent and no backends: what does not change when a repair moves
-  // shards. Chains are made of this one.
+  // The same with every shard absent, no backends and no key: what does not change when a repair
+  // moves shards. Chains are made of this one. The salt is in it, so the key it is under is, too.
   [[nodiscard]] Result<crypto::Hash256> content_hash() const;
 };
 

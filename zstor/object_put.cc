@@ -58,6 +58,7 @@ Result<Manifest> prepare(StoreCore& core, const PutOptions& options) {
   manifest.label = options.label;
   // Fresh for each put: its keys never see two contents under one stripe number.
   core.deps.random.fill(manifest.salt);
+  manifest.key = core.keys->newest().tag.bytes;
   manifest.aead = core.config->encryption.algorithm == EncryptionAlgorithm::kAes
                       ? aead_for_writing()
                       : crypto::AeadAlgorithm::kXChaCha20Poly1305;
@@ -68,7 +69,7 @@ Result<Manifest> prepare(StoreCore& core, const PutOptions& options) {
 }
 
 Result<std::shared_ptr<const StripeCodec>> make_codec(StoreCore& core, const Manifest& manifest) {
-  QSFS_ASSIGN(auto codec, StripeCodec::make(*core.config->encryption.key,
+  QSFS_ASSIGN(auto codec, StripeCodec::make(*core.keys->newest().secret,
                                             {
                                                 .volume_uuid = core.config->volume.uuid,
                                                 .object = manifest.id,
@@ -133,6 +134,7 @@ Result<Manifest> put_object(StoreCore& core, Source& source, const PutOptions& o
   state->wait_until_settled();
   core.throttle.wait(state->take_encoded_bytes(), options.cancelled);
   state->fill(manifest);
+  if (options.strays != nullptr) *options.strays = state->strays(manifest);
   if (std::optional<Error> error = state->error()) {
     remove_shards(core, manifest, /*fresh_ids=*/true);
     return std::unexpected(std::move(*error));
@@ -142,7 +144,8 @@ Result<Manifest> put_object(StoreCore& core, Source& source, const PutOptions& o
 
 Status remove_shard(StoreCore& core, StoreBackend& backend, const Manifest& manifest,
                     std::uint32_t stripe, unsigned index, bool fresh_ids) {
-  const Buffer key = core.key_of(manifest, stripe, index);
+  QSFS_ASSIGN(const RingKey* ring_key, core.keys->find(manifest));
+  const Buffer key = StoreCore::key_of(*ring_key, manifest, stripe, index);
   const ShardLocation& location = manifest.shard(stripe, index);
   if (manifest.backends[location.backend].sequential && !fresh_ids) {
     QSFS_ASSIGN(const std::optional<Buffer> bytes, backend.get(key, kRemoveTimeout));

@@ -24,8 +24,9 @@ bool is_loss(Errc reason) {
 class Repair {
  public:
   Repair(StoreCore& core, Manifest& manifest, const RepairOptions& options, ShardVerdicts verdicts,
-         std::shared_ptr<const StripeCodec> codec)
+         std::shared_ptr<const StripeCodec> codec, const RingKey& ring_key)
       : core_(core),
+        ring_key_(ring_key),
         options_(options),
         mode_(options.judge.mode),
         codec_(std::move(codec)),
@@ -64,6 +65,7 @@ class Repair {
       QSFS_EXCLUDES(mu_);
 
   StoreCore& core_;
+  const RingKey& ring_key_;
   const RepairOptions& options_;
   const VerifyMode mode_;
   const std::shared_ptr<const StripeCodec> codec_;
@@ -203,7 +205,7 @@ bool Repair::store(const StripeWork& work, const RebuiltShard& shard, std::uint3
   Buffer key;
   if (!sequential) {
     const ShardKey derived =
-        core_.keys.key(before_.id, before_.generation, work.stripe, shard.index);
+        ring_key_.shard_keys.key(before_.id, before_.generation, work.stripe, shard.index);
     key.assign(derived.begin(), derived.end());
     // A former repair may have brought it here, and not lived to publish that.
     if (old_place(work.stripe, shard.index) != backend &&
@@ -331,9 +333,10 @@ Result<VerifyReport> repair_object(StoreCore& core, Manifest& manifest,
   if (std::ranges::none_of(verdicts, [](const auto& verdict) { return verdict.has_value(); })) {
     return make_report(manifest, verdicts);
   }
+  QSFS_ASSIGN(const RingKey* ring_key, core.keys->find(manifest));
   QSFS_ASSIGN(auto codec, core.codecs.find(manifest));
   core.probe_where_wanted();
-  return Repair(core, manifest, options, std::move(verdicts), std::move(codec)).run();
+  return Repair(core, manifest, options, std::move(verdicts), std::move(codec), *ring_key).run();
 }
 
 }  // namespace qsfs::zstor

@@ -5,11 +5,15 @@
 #include <limits>
 #include <utility>
 
+#include "zstor/file_objects.h"
+#include "zstor/key_ring.h"
 #include "zstor/object_put.h"
 #include "zstor/object_read.h"
 #include "zstor/object_repair.h"
 #include "zstor/object_verify.h"
 #include "zstor/replicated_meta.h"
+#include "zstor/segment_manifest.h"
+#include "zstor/shard.h"
 #include "zstor/store_core.h"
 
 namespace qsfs::zstor {
@@ -47,6 +51,23 @@ StoreCounters add_counters(const StoreCounters& a, const StoreCounters& b) {
       .stored_bytes_written = a.stored_bytes_written + b.stored_bytes_written,
       .plain_bytes_read = a.plain_bytes_read + b.plain_bytes_read,
   };
+}
+
+// The manifests of objects that a value of the meta backends holds; none for heads and claims.
+Result<std::vector<Manifest>> manifests_in(std::string_view name, Bytes value) {
+  std::vector<Manifest> found;
+  if (name.starts_with("seg/")) {
+    QSFS_ASSIGN(SegmentManifest segment, SegmentManifest::parse(value));
+    if (segment.data) found.push_back(std::move(*segment.data));
+    found.push_back(std::move(segment.journal));
+  } else if (name.starts_with("ckpt/")) {
+    QSFS_ASSIGN(CheckpointManifest checkpoint, CheckpointManifest::parse(value));
+    found.push_back(std::move(checkpoint.object));
+  } else if (name.starts_with("obj/")) {
+    QSFS_ASSIGN(FileObject file, FileObject::parse(value));
+    found.push_back(std::move(file.manifest));
+  }
+  return found;
 }
 
 // Writes of meta values pass while the gate is open; a reload closes it.
@@ -109,7 +130,7 @@ struct Setup {
 class ObjectStoreImpl final : public ObjectStore {
  public:
   ObjectStoreImpl(std::shared_ptr<const Config> config, const StoreDependencies& dependencies)
-      : deps_(dependencies), meta_(*this) {
+      : deps_(with_signal(dependencies)), meta_(*this) {
     configs_.push_back(config);
     current_ = std::make_shared<Setup>(std::move(config), deps_, nullptr);
     current_->open_backends();
@@ -171,6 +192,9 @@ class ObjectStoreImpl final : public ObjectStore {
   }
   bool has_shards() override { return zstor::has_shards(now()->core); }
   Status reload(std::shared_ptr<const Config> config) override;
+  void on_backend_returned(std::function<void()> listener) override {
+    deps_.returned->set_listener(std::move(listener));
+  }
   MetaStore& meta() override { return meta_; }
   void probe() override {
     drop_retired();
@@ -219,7 +243,13 @@ class ObjectStoreImpl final : public ObjectStore {
     MutexLock lock(mu_);
     return current_;
   }
+  static StoreDependencies with_signal(StoreDependencies dependencies) {
+    dependencies.returned = std::make_shared<ReturnSignal>();
+    return dependencies;
+  }
   static Status check_same_volume(const Config& before, const Config& after);
+  // What was stored under keys that `after` lacks was stored anew under others, or is gone.
+  Status check_dropped_keys(Setup& before, const Config& after);
   // All values of the meta backends of `from`, stored on those of `to` as well.
   static Status copy_values(Setup& from, Setup& to);
 
@@ -245,15 +275,63 @@ Status ObjectStoreImpl::check_same_volume(const Config& before, const Config& af
   if (before.volume.uuid != after.volume.uuid) {
     return fail(Errc::kInvalidArgument, "volume.uuid: is another volume's");
   }
-  if (!same_key(before.encryption, after.encryption) ||
-      !same_key(before.meta.encryption, after.meta.encryption)) {
+  if (!same_key(before.meta.encryption, after.meta.encryption)) {
     return fail(Errc::kInvalidArgument,
-                "encryption.key: what is stored could not be read any more; keep the key");
+                before.meta.has_own_key
+                    ? "meta.config.encryption.key: metadata stay under it for ever; keep the key"
+                    : "meta.config.encryption.key: metadata stay under the first data key that the "
+                      "volume had: give it there");
+  }
+  const KeyRing kept(after.encryption, after.volume.uuid);
+  if (kept.find(volume_tag(*before.encryption.key, before.volume.uuid)) == nullptr) {
+    return fail(Errc::kInvalidArgument,
+                "encryption.key: what is stored could not be read any more; the key so far has to "
+                "stay in encryption.old_keys");
   }
   if (before.meta.prefix != after.meta.prefix) {
     return fail(Errc::kInvalidArgument, "meta.config.prefix: has to stay as it is");
   }
   return {};
+}
+
+Status ObjectStoreImpl::check_dropped_keys(Setup& before, const Config& after) {
+  const KeyRing kept(after.encryption, after.volume.uuid);
+  const KeyRing& keys = *before.core.keys;
+  const bool all_kept = std::ranges::all_of(
+      keys.keys(), [&](const RingKey& key) { return kept.find(key.tag) != nullptr; });
+  if (all_kept) return {};
+  {
+    // What they store may still be under such a key.
+    MutexLock lock(mu_);
+    for (const auto& setup : retired_) {
+      if (kept.find(setup->core.keys->newest().tag) == nullptr) {
+        return fail(Errc::kBusy,
+                    "encryption.old_keys: something that began under a key that is left out is "
+                    "still under way; try again in a minute");
+      }
+    }
+  }
+  QSFS_ASSIGN(const std::vector<std::string> names, before.meta.list(""));
+  std::size_t needing = 0;
+  std::string example;
+  for (const std::string& name : names) {
+    QSFS_ASSIGN(const std::optional<MetaValue> value, before.meta.get(name));
+    if (!value) continue;
+    QSFS_ASSIGN(const std::vector<Manifest> objects, manifests_in(name, value->bytes));
+    for (const Manifest& object : objects) {
+      const auto key = keys.find(object);
+      if (!key || kept.find((*key)->tag) != nullptr) continue;
+      ++needing;
+      if (example.empty()) example = object.label;
+    }
+  }
+  if (needing == 0) return {};
+  return fail(
+      Errc::kInvalidArgument,
+      "encryption.old_keys: " + std::to_string(needing) +
+          " objects are still under a key that is left out (such as " + example +
+          "); move them with qsfs repair --recode --wait, and put anew what qsfs object put "
+          "has stored");
 }
 
 Status ObjectStoreImpl::copy_values(Setup& from, Setup& to) {
@@ -280,6 +358,7 @@ Status ObjectStoreImpl::reload(std::shared_ptr<const Config> config) {
   const Status done = [&]() -> Status {
     const Config& before = *old->core.config;
     QSFS_TRY(check_same_volume(before, *config));
+    QSFS_TRY(check_dropped_keys(*old, *config));
     auto made = std::make_shared<Setup>(config, deps_, old.get());
     made->core.read_only = old->core.read_only.load();
     made->open_backends();

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/disk.h"
+#include "base/mutex.h"
 #include "base/random.h"
 #include "base/result.h"
 #include "base/task_runner.h"
@@ -44,6 +45,11 @@ struct PutOptions {
   std::string label;
   // Checked between stripes; put() then returns kCancelled.
   std::function<bool()> cancelled;
+  // Where given: what SETs may have left on backends that the result does not name, because their
+  // replies were lost or came late and the shard went elsewhere. Manifests of just these shards, to
+  // be handed to remove() later. Filled in whether put() succeeds or not, with at most kStraysMax
+  // shards. In sequential mode nobody knows the id of such a shard: it stays.
+  std::vector<Manifest>* strays = nullptr;
 };
 
 struct ReadOptions {
@@ -153,6 +159,25 @@ struct StoreCounters {
   std::uint64_t plain_bytes_read = 0;
 };
 
+// Tells one listener that a backend can be used again. Thread-safe. The listener is called under
+// its lock, by whoever met the backend: it must be quick, and calls no store.
+class ReturnSignal {
+ public:
+  // Null: nobody. The one before is not called any more when this returns.
+  void set_listener(std::function<void()> listener) QSFS_EXCLUDES(mu_) {
+    MutexLock lock(mu_);
+    listener_ = std::move(listener);
+  }
+  void raise() QSFS_EXCLUDES(mu_) {
+    MutexLock lock(mu_);
+    if (listener_) listener_();
+  }
+
+ private:
+  Mutex mu_;
+  std::function<void()> listener_ QSFS_GUARDED_BY(mu_);
+};
+
 struct StoreDependencies {
   Clock& clock;
   Random& random;
@@ -162,6 +187,8 @@ struct StoreDependencies {
   std::function<Result<std::unique_ptr<zdb::Backend>>(const zdb::BackendOptions&)> make_backend;
   // As set_read_only(true) from the start.
   bool read_only = false;
+  // The store makes its own.
+  std::shared_ptr<ReturnSignal> returned = nullptr;
 };
 
 class ObjectStore {
@@ -224,11 +251,14 @@ class ObjectStore {
   virtual std::vector<SuspectShard> take_suspects() = 0;
 
   // Goes on with another configuration of the same volume: other backends, groups, k, n,
-  // redundancy, compression, limits. What is stored stays where it is, readable with the k and n
-  // that it has; backends that are in both keep what is known of them. Where the meta backends
-  // differ, all values are copied to the new ones first; writes of values wait meanwhile. On an
-  // error nothing has changed: kInvalidArgument (another volume, key or prefix; too few backends),
-  // kUnavailable (a value cannot be read, or not be stored). One at a time.
+  // redundancy, compression, limits, the data key (the one so far stays among the old ones). What
+  // is stored stays where it is, readable with the k, n and key that it has; backends that are in
+  // both keep what is known of them. An old key may leave when no value of the meta backends needs
+  // it any more: all are read to know. Where the meta backends differ, all values are copied to the
+  // new ones first; writes of values wait meanwhile. On an error nothing has changed:
+  // kInvalidArgument (another volume or prefix; a key that is needed is missing; too few backends),
+  // kBusy (an upload under such a key is under way), kUnavailable (a value cannot be read, or not
+  // be stored). One at a time.
   virtual Status reload(std::shared_ptr<const Config> /*config*/) {
     return fail(Errc::kUnsupported, "this store keeps its configuration");
   }
@@ -240,6 +270,10 @@ class ObjectStore {
   // Whether some data backend that answers holds a shard of this volume: so the volume exists,
   // whatever the meta backends say. Looks at a few values of each.
   virtual bool has_shards() { return false; }
+
+  // `listener` is called whenever a backend can be used again that could not; see ReturnSignal. It
+  // must be taken back (null) before what it uses goes.
+  virtual void on_backend_returned(std::function<void()> /*listener*/) {}
 
   virtual MetaStore& meta() = 0;
   // Asks every backend for its state (NSINFO, INFO), in parallel; updates statuses().
@@ -255,5 +289,6 @@ class ObjectStore {
 inline constexpr std::size_t kConfigsKept = 64;
 inline constexpr std::size_t kVerifyFaultsMax = 1024;
 inline constexpr std::size_t kSuspectsMax = 1024;
+inline constexpr std::size_t kStraysMax = 4096;
 
 }  // namespace qsfs::zstor

@@ -39,6 +39,7 @@ Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest,
   for (std::size_t i = 0; options.trust && i < trust.size(); ++i) {
     trust[i] = options.trust(manifest.backends[i].id);
   }
+  QSFS_ASSIGN(const RingKey* ring_key, core.keys->find(manifest));
   QSFS_ASSIGN(const auto codec, core.codecs.find(manifest));
   ShardVerdicts verdicts(manifest.shards.size());
   std::vector<std::atomic<unsigned>> unanswered(core.data.size());
@@ -62,7 +63,7 @@ Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest,
     // Each task writes its own entry; wait_below() makes them visible.
     core.submit(*core.data[*found], BackendLane::Priority::kWrite,
                 [&, stripe, index, backend = *found, &verdict = verdicts[at], mode = options.mode,
-                 key = core.key_of(manifest, stripe, index)] {
+                 key = StoreCore::key_of(*ring_key, manifest, stripe, index)] {
                   verdict = Errc::kUnavailable;
                   if (unanswered[backend].load() < kVerifyUnansweredMax) {
                     const Status judged =

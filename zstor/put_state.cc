@@ -108,7 +108,7 @@ void PutState::store_shard(const std::shared_ptr<StripeJob>& job, unsigned index
 Result<Buffer> PutState::set(std::uint32_t backend, std::uint32_t stripe, unsigned index,
                              Bytes shard) {
   if (!sequential_[backend]) {
-    const ShardKey key = core_.keys.key(id_, generation_, stripe, index);
+    const ShardKey key = core_.keys->newest().shard_keys.key(id_, generation_, stripe, index);
     return core_.data[backend]->set(key, shard, kSetTimeout);
   }
   Result<Buffer> id = core_.data[backend]->set({}, shard, kSetTimeout);
@@ -192,6 +192,9 @@ void PutState::set_failed_locked(StripeJob& job, unsigned index, const Error& er
   shard.stage = ShardTry::Stage::kIdle;
   last_set_error_ = error.message();
   if (error.code == Errc::kNoSpace) out_of_space_ = true;
+  if (is_retryable(error.code) && error.code != Errc::kNoSpace && error.code != Errc::kLocked) {
+    note_stray_locked(job.stripe, index, shard.backend);
+  }
   // Another shard of this backend failed before, and the layout has moved on.
   if (layout_[index] != shard.backend) {
     if (layout_[index] != kUnplaced) {
@@ -210,6 +213,11 @@ void PutState::set_failed_locked(StripeJob& job, unsigned index, const Error& er
   if (layout_[index] != kUnplaced) {
     core_.counters.shards_replaced.fetch_add(1, std::memory_order_relaxed);
   }
+}
+
+void PutState::note_stray_locked(std::uint32_t stripe, unsigned index, std::uint32_t backend) {
+  if (sequential_[backend] || strays_.size() >= kStraysMax) return;
+  strays_.push_back({.stripe = stripe, .index = index, .backend = backend});
 }
 
 void PutState::exclude_locked(std::uint32_t backend) {
@@ -278,6 +286,7 @@ void PutState::look_for_late() {
         if (job->stored < needed_ && !has_substitute_locked(index, shard.backend)) continue;
         core_.data[shard.backend]->health().note_late_write(now - shard.since);
         exclude_locked(shard.backend);
+        note_stray_locked(job->stripe, index, shard.backend);
         // From here on, the task that hangs is not the one that decides.
         ++shard.attempt;
         shard.stage = ShardTry::Stage::kIdle;
@@ -338,6 +347,45 @@ void PutState::fill(Manifest& manifest) const {
     }
     manifest.shards[at] = {number[placed.backend], placed.sequential_key};
   }
+}
+
+std::vector<Manifest> PutState::strays(const Manifest& manifest) const {
+  MutexLock lock(mu_);
+  std::vector<Manifest> found;
+  for (const Stray& stray : strays_) {
+    const std::size_t at = std::size_t{stray.stripe} * total_ + stray.index;
+    // A stripe that was never reached has no place in the manifest; it stored nothing either. And a
+    // second try on the same backend makes it no stray.
+    if (at >= manifest.shards.size() || placed_[at].backend == stray.backend) continue;
+    const BackendConfig& config = core_.data[stray.backend]->config();
+    // A shard may have strayed twice, and two of a stripe onto one backend: each manifest holds
+    // one.
+    const auto has_room = [&](const Manifest& other) {
+      for (unsigned index = 0; index < total_; ++index) {
+        const ShardLocation& shard = other.shard(stray.stripe, index);
+        if (shard.backend == ShardLocation::kAbsent) continue;
+        if (index == stray.index || other.backends[shard.backend].id == config.id) return false;
+      }
+      return true;
+    };
+    auto into = std::ranges::find_if(found, has_room);
+    if (into == found.end()) {
+      found.push_back(manifest);
+      into = std::prev(found.end());
+      into->backends.clear();
+      std::ranges::fill(into->shards, ShardLocation{});
+    }
+    auto named = std::ranges::find(into->backends, config.id, &ManifestBackend::id);
+    if (named == into->backends.end()) {
+      into->backends.push_back({.id = config.id,
+                                .address = config.address.to_string(),
+                                .name_space = config.name_space,
+                                .sequential = false});
+      named = std::prev(into->backends.end());
+    }
+    into->shards[at].backend = static_cast<std::uint16_t>(named - into->backends.begin());
+  }
+  return found;
 }
 
 }  // namespace qsfs::zstor

@@ -59,6 +59,9 @@ class PutState : public std::enable_shared_from_this<PutState> {
   [[nodiscard]] std::optional<Error> error() const QSFS_EXCLUDES(mu_);
   // What was stored so far. REQUIRES: settled.
   void fill(Manifest& manifest) const QSFS_EXCLUDES(mu_);
+  // `manifest`, cut down to shards that may lie where it does not name them. REQUIRES: fill() has
+  // filled it.
+  [[nodiscard]] std::vector<Manifest> strays(const Manifest& manifest) const QSFS_EXCLUDES(mu_);
 
  private:
   struct Placed {
@@ -66,6 +69,15 @@ class PutState : public std::enable_shared_from_this<PutState> {
     std::uint64_t sequential_key = 0;
   };
 
+  // Whose SET may have had its effect, though nobody was told.
+  struct Stray {
+    std::uint32_t stripe = 0;
+    unsigned index = 0;
+    std::uint32_t backend = kUnplaced;
+  };
+
+  void note_stray_locked(std::uint32_t stripe, unsigned index, std::uint32_t backend)
+      QSFS_REQUIRES(mu_);
   void encode(const std::shared_ptr<StripeJob>& job) QSFS_EXCLUDES(mu_);
   // Begins the next try of a shard, or gives it up.
   void store_shard(const std::shared_ptr<StripeJob>& job, unsigned index) QSFS_EXCLUDES(mu_);
@@ -109,6 +121,7 @@ class PutState : public std::enable_shared_from_this<PutState> {
   std::vector<std::shared_ptr<StripeJob>> jobs_ QSFS_GUARDED_BY(mu_);
   std::vector<StripeInfo> stripes_ QSFS_GUARDED_BY(mu_);
   std::vector<Placed> placed_ QSFS_GUARDED_BY(mu_);
+  std::vector<Stray> strays_ QSFS_GUARDED_BY(mu_);
   std::optional<Error> error_ QSFS_GUARDED_BY(mu_);
   std::string last_set_error_ QSFS_GUARDED_BY(mu_);
   bool out_of_space_ QSFS_GUARDED_BY(mu_) = false;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "zstor/placement.h"
+#include "zstor/shard.h"
 #include "zstor/stripe_codec.h"
 
 namespace qsfs::zstor {
@@ -42,13 +43,18 @@ bool lies_as_configured(const Manifest& manifest, const Config& config) {
 
 }  // namespace
 
+bool is_under_newest_key(const Manifest& manifest, const Config& config) {
+  if (!manifest.key) return config.encryption.old_keys.empty();
+  return *manifest.key == volume_tag(*config.encryption.key, config.volume.uuid).bytes;
+}
+
 bool is_as_configured(const Manifest& manifest, const Config& config) {
   const crypto::AeadAlgorithm wanted = config.encryption.algorithm == EncryptionAlgorithm::kAes
                                            ? aead_for_writing()
                                            : crypto::AeadAlgorithm::kXChaCha20Poly1305;
   return manifest.data_shards == config.shards.minimal_shards &&
          manifest.total_shards == config.shards.expected_shards && manifest.aead == wanted &&
-         lies_as_configured(manifest, config);
+         is_under_newest_key(manifest, config) && lies_as_configured(manifest, config);
 }
 
 Result<std::size_t> ObjectSource::read(MutableBytes out) {

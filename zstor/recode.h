@@ -5,10 +5,13 @@
 
 namespace qsfs::zstor {
 
-// Whether a put() under this configuration would give the object the same k, n and cipher, and its
-// shards lie such that the redundancy rule holds for the groups of today. Shards on backends that
-// the configuration lacks are a matter of repair, and count as lying well.
+// Whether a put() under this configuration would give the object the same k, n, cipher and key, and
+// its shards lie such that the redundancy rule holds for the groups of today. Shards on backends
+// that the configuration lacks are a matter of repair, and count as lying well.
 bool is_as_configured(const Manifest& manifest, const Config& config);
+
+// The key alone. An object that does not name its key is under the first that the volume had.
+bool is_under_newest_key(const Manifest& manifest, const Config& config);
 
 // The bytes of an object that is stored, in order.
 class ObjectSource final : public Source {

@@ -77,8 +77,9 @@ void run_fetch(StoreCore& core, FetchState& state, unsigned index, std::uint32_t
 
 class Fetch {
  public:
-  Fetch(StoreCore& core, const FetchRequest& request, const UseShards& use)
+  Fetch(StoreCore& core, const RingKey& ring_key, const FetchRequest& request, const UseShards& use)
       : core_(core),
+        ring_key_(ring_key),
         request_(request),
         use_(use),
         deadline_(core.deps.clock.now() + request.timeout),
@@ -110,6 +111,7 @@ class Fetch {
   [[nodiscard]] std::unexpected<Error> too_few() const;
 
   StoreCore& core_;
+  const RingKey& ring_key_;
   const FetchRequest& request_;
   const UseShards& use_;
   const MonotonicTime deadline_;
@@ -159,7 +161,7 @@ bool Fetch::start_one() {
   }
   core_.submit(*core_.data[next.backend], BackendLane::Priority::kRead,
                [&core = core_, state = state_, index = next.index, backend = next.backend,
-                key = core_.key_of(request_.manifest, request_.stripe, next.index),
+                key = StoreCore::key_of(ring_key_, request_.manifest, request_.stripe, next.index),
                 deadline = deadline_] { run_fetch(core, *state, index, backend, key, deadline); });
   return true;
 }
@@ -330,7 +332,8 @@ Status Fetch::run() {
 }  // namespace
 
 Status fetch_shards(StoreCore& core, const FetchRequest& request, const UseShards& use) {
-  return Fetch(core, request, use).run();
+  QSFS_ASSIGN(const RingKey* ring_key, core.keys->find(request.manifest));
+  return Fetch(core, *ring_key, request, use).run();
 }
 
 }  // namespace qsfs::zstor

@@ -17,6 +17,7 @@ namespace {
 // What tells the shards of one put() from all others.
 struct ObjectKey {
   ObjectId id;
+  VolumeTag key;
   std::uint64_t generation = 0;
   Salt salt{};
   std::uint8_t data_shards = 0;
@@ -49,8 +50,7 @@ struct Found {
 
 class Scan {
  public:
-  explicit Scan(StoreCore& core)
-      : core_(core), tag_(volume_tag(*core.config->encryption.key, core.config->volume.uuid)) {}
+  explicit Scan(StoreCore& core) : core_(core) {}
 
   Result<ScanResult> run(const std::function<bool(const ScanProgress&)>& progress);
 
@@ -71,7 +71,6 @@ class Scan {
   void place(Found& found, Manifest& manifest, unsigned& good_min) const;
 
   StoreCore& core_;
-  const VolumeTag tag_;
   std::vector<Cursor> cursors_;
   std::uint64_t total_ = 0;
 
@@ -153,8 +152,8 @@ void Scan::read_values() {
 
 void Scan::take(std::uint32_t backend, bool is_sequential, Bytes key, Bytes value) {
   const auto parsed = parse_shard(value);
-  const bool is_ours = parsed && parsed->header.volume == tag_;
-  if (!is_ours || (is_sequential && key.size() != zdb::kSequentialKeyLen)) {
+  const RingKey* const ring_key = parsed ? core_.keys->find(parsed->header.volume) : nullptr;
+  if (ring_key == nullptr || (is_sequential && key.size() != zdb::kSequentialKeyLen)) {
     MutexLock lock(mu_);
     ++result_.values;
     ++result_.foreign;
@@ -162,6 +161,7 @@ void Scan::take(std::uint32_t backend, bool is_sequential, Bytes key, Bytes valu
   }
   const ShardHeader& header = parsed->header;
   const ObjectKey object{.id = header.object,
+                         .key = header.volume,
                          .generation = header.generation,
                          .salt = header.salt,
                          .data_shards = header.data_shards,
@@ -176,8 +176,7 @@ void Scan::take(std::uint32_t backend, bool is_sequential, Bytes key, Bytes valu
   }
   if (mac == nullptr) {
     made = std::make_unique<Found>(
-        derive_object_keys(*core_.config->encryption.key, object.id, object.generation, object.salt)
-            .mac);
+        derive_object_keys(*ring_key->secret, object.id, object.generation, object.salt).mac);
     mac = &made->mac;
   }
   const bool is_intact = shard_mac_fits(*parsed, *mac);
@@ -227,6 +226,7 @@ ScannedObject Scan::assemble(const ObjectKey& key, Found& found) const {
   manifest.id = key.id;
   manifest.generation = key.generation;
   manifest.salt = key.salt;
+  manifest.key = key.key.bytes;
   manifest.aead = key.aead;
   manifest.data_shards = key.data_shards;
   manifest.total_shards = key.total_shards;
@@ -309,20 +309,19 @@ Result<ScanResult> scan_shards(StoreCore& core,
 
 bool has_shards(StoreCore& core) {
   core.probe_where_wanted();
-  const VolumeTag tag = volume_tag(*core.config->encryption.key, core.config->volume.uuid);
   std::atomic<bool> found = false;
   InFlight under_way;
   for (const auto& backend : core.data) {
     const auto known = backend->health().snapshot();
     if (!known.info || known.info->entries == 0) continue;
     under_way.begin();
-    core.submit(*backend, BackendLane::Priority::kRead, [&found, &under_way, &tag, &backend] {
+    core.submit(*backend, BackendLane::Priority::kRead, [&core, &found, &under_way, &backend] {
       const auto page = backend->scan({}, kProbeTimeout);
       for (std::size_t i = 0; page && i < page->entries.size() && i < kScanTasteMax; ++i) {
         const auto value = backend->get(page->entries[i].key, kProbeTimeout);
         if (!value || !*value) continue;
         const auto shard = parse_shard(**value);
-        if (shard && shard->header.volume == tag) found = true;
+        if (shard && core.keys->find(shard->header.volume) != nullptr) found = true;
       }
       under_way.end();
     });

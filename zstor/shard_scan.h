@@ -19,7 +19,7 @@ class StoreCore;
 
 // One generation of one object, as its shards tell of it.
 struct ScannedObject {
-  // Without a label. Where `problem` is not empty: only id, generation, salt, k, n and aead.
+  // Without a label. Where `problem` is not empty: only id, generation, salt, key, k, n and aead.
   Manifest manifest;
   unsigned good_shards_min = 0;  // In the worst stripe.
   std::string problem;           // Why it cannot be read; empty: it can.

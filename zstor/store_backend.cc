@@ -35,6 +35,10 @@ Result<zdb::Backend*> StoreBackend::backend() {
   return backend_.get();
 }
 
+void StoreBackend::tell_if_returned() {
+  if (health_.take_returned() && dependencies_.returned) dependencies_.returned->raise();
+}
+
 template <class T, class Call>
 Result<T> StoreBackend::timed(BackendHealth::Call kind, Duration timeout, const Call& call) {
   auto found = backend();
@@ -52,6 +56,7 @@ Result<T> StoreBackend::timed(BackendHealth::Call kind, Duration timeout, const 
   if (is_read) health_.note_read_ended(number);
   if (result) {
     health_.note_success(kind, dependencies_.clock.now() - start);
+    tell_if_returned();
     return result;
   }
   Error error = with_context(std::move(result).error(), name_).error();
@@ -101,6 +106,7 @@ void StoreBackend::probe(Duration timeout) {
   // Not every server tells; that a restart goes unnoticed is all that is lost.
   const Result<zdb::ServerInfo> server = (*found)->server_info(timeout);
   health_.note_probe(*info, server ? std::optional(*server) : std::nullopt);
+  tell_if_returned();
 }
 
 BackendStatus StoreBackend::status() const {

@@ -57,6 +57,7 @@ class StoreBackend {
   [[nodiscard]] BackendStatus status() const QSFS_EXCLUDES(mu_);
 
  private:
+  void tell_if_returned();
   template <class T, class Call>
   Result<T> timed(BackendHealth::Call kind, Duration timeout, const Call& call);
 

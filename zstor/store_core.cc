@@ -29,8 +29,8 @@ StoreCore::StoreCore(std::shared_ptr<const Config> shared_config, const StoreDep
       deps(given),
       read_only(given.read_only),
       throttle(given.clock, config->archive.bandwidth_bytes_per_sec),
-      codecs(config->encryption.key, config->volume.uuid),
-      keys(*config->encryption.key, config->volume.uuid),
+      keys(std::make_shared<const KeyRing>(config->encryption, config->volume.uuid)),
+      codecs(keys, config->volume.uuid),
       stripe_size_(stripe_size_of(*config)),
       shard_len_max_(shard_len_of(stripe_size_, config->shards.minimal_shards)),
       pool(stripe_size_, stripe_size_ + config->shards.expected_shards * shard_len_max_) {
@@ -84,14 +84,15 @@ std::optional<std::uint32_t> StoreCore::find_data(const BackendId& id) const {
   return found->second;
 }
 
-Buffer StoreCore::key_of(const Manifest& manifest, std::uint32_t stripe, unsigned index) const {
+Buffer StoreCore::key_of(const RingKey& ring_key, const Manifest& manifest, std::uint32_t stripe,
+                         unsigned index) {
   const ShardLocation& shard = manifest.shard(stripe, index);
   if (manifest.backends[shard.backend].sequential) {
     Buffer key(zdb::kSequentialKeyLen);
     store_le(key.data(), shard.sequential_key);
     return key;
   }
-  const ShardKey key = keys.key(manifest.id, manifest.generation, stripe, index);
+  const ShardKey key = ring_key.shard_keys.key(manifest.id, manifest.generation, stripe, index);
   return {key.begin(), key.end()};
 }
 

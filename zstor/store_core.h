@@ -12,9 +12,9 @@
 #include "base/mutex.h"
 #include "zstor/codec_cache.h"
 #include "zstor/config.h"
+#include "zstor/key_ring.h"
 #include "zstor/object_store.h"
 #include "zstor/placement.h"
-#include "zstor/shard_key.h"
 #include "zstor/store_backend.h"
 #include "zstor/stripe_pool.h"
 #include "zstor/throttle.h"
@@ -50,8 +50,9 @@ class StoreCore {
   // The index in data of the backend that a manifest names; nullopt when the configuration has it
   // no longer.
   [[nodiscard]] std::optional<std::uint32_t> find_data(const BackendId& id) const;
-  // The key of a shard, as its backend knows it.
-  [[nodiscard]] Buffer key_of(const Manifest& manifest, std::uint32_t stripe, unsigned index) const;
+  // The key of a shard, as its backend knows it. `key` is that of the manifest.
+  [[nodiscard]] static Buffer key_of(const RingKey& key, const Manifest& manifest,
+                                     std::uint32_t stripe, unsigned index);
 
   // Asks those data backends of which nothing recent is known, in parallel, before shards are
   // placed.
@@ -87,8 +88,8 @@ class StoreCore {
   AtomicCounters counters;
   // What is sent to data backends, uploads and repairs together.
   Throttle throttle;
+  const std::shared_ptr<const KeyRing> keys;
   CodecCache codecs;
-  const ShardKeys keys;
 
   Mutex mu;
   std::vector<SuspectShard> suspects QSFS_GUARDED_BY(mu);

@@ -589,5 +589,51 @@ TEST_F(LoadConfigTest, SaysThatAFileIsNotThere) {
   EXPECT_EQ(load_config(posix_disk(), directory_).error().code, Errc::kIsDirectory);
 }
 
+// A file whose data key was changed: the test's data key is the old one.
+std::string with_old_keys(std::string_view old_keys, bool with_uuid = true) {
+  std::string text(kZeroOsConfig);
+  const std::string_view key_line = "  key = \"000102030405060708090a0b0c0d0e0f";
+  const std::size_t at = text.find(key_line);
+  const std::size_t end = text.find('\n', at);
+  text.replace(at, end - at,
+               "  key = \"" + std::string(64, 'a') + "\"\n  old_keys = " + std::string(old_keys));
+  if (with_uuid) text += "\n[volume]\nuuid = \"01234567-89ab-cdef-0123-456789abcdef\"\n";
+  return text;
+}
+
+TEST(ConfigTest, OldKeysAreReadAndWritten) {
+  const std::string old = "\"" + std::string(kTestDataKey) + "\"";
+  const ParsedConfig parsed = parse_config(with_old_keys("[" + old + "]"));
+  ASSERT_TRUE(parsed.config) << parsed.errors.front();
+  ASSERT_EQ(parsed.config->encryption.old_keys.size(), 1U);
+  EXPECT_EQ(to_hex(parsed.config->encryption.old_keys[0]->bytes()), kTestDataKey);
+  EXPECT_TRUE(parsed.config->meta.encryption.old_keys.empty());
+  const ParsedConfig again = parse_config(to_toml(*parsed.config));
+  ASSERT_TRUE(again.config) << again.errors.front();
+  ASSERT_EQ(again.config->encryption.old_keys.size(), 1U);
+  EXPECT_EQ(to_hex(again.config->encryption.old_keys[0]->bytes()), kTestDataKey);
+}
+
+TEST(ConfigTest, AChangedKeyWantsTheUuidThatWasMadeOfTheFirst) {
+  const ParsedConfig parsed =
+      parse_config(with_old_keys("[\"" + std::string(kTestDataKey) + "\"]", /*with_uuid=*/false));
+  ASSERT_FALSE(parsed.config);
+  const Config before = parse_config(kZeroOsConfig).config.value();
+  EXPECT_THAT(parsed.errors.front(),
+              AllOf(HasSubstr("volume.uuid"), HasSubstr(uuid_to_string(before.volume.uuid))));
+}
+
+TEST(ConfigTest, OldKeysThatCannotBeAreRefusedWithoutShowingThem) {
+  const std::string key(kTestDataKey);
+  for (const std::string& bad :
+       {"\"" + key + "\"", std::string("[1]"), std::string("[\"0102\"]"),
+        "[\"" + key + "\", \"" + key + "\"]", "[\"" + std::string(64, 'a') + "\"]"}) {
+    const ParsedConfig parsed = parse_config(with_old_keys(bad));
+    ASSERT_FALSE(parsed.config) << bad;
+    EXPECT_THAT(parsed.errors.front(), HasSubstr("old_keys"));
+    for (const std::string& error : parsed.errors) EXPECT_THAT(error, Not(HasSubstr(key)));
+  }
+}
+
 }  // namespace
 }  // namespace qsfs::zstor

@@ -34,6 +34,13 @@ inline Manifest example_manifest() {
   return m;
 }
 
+// The same, naming its key.
+inline Manifest example_manifest_2() {
+  Manifest m = example_manifest();
+  m.key = counting<16>(0xe0);
+  return m;
+}
+
 // A small whole object, for the records that hold one.
 inline Manifest example_journal() {
   Manifest m = example_manifest();

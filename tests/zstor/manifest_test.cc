@@ -22,6 +22,7 @@ using testing::counting;
 using testing::example_checkpoint;
 using testing::example_head;
 using testing::example_manifest;
+using testing::example_manifest_2;
 using testing::example_segment;
 
 // The dumps behind "# NAME" in zstor/FORMAT.md, by name.
@@ -64,6 +65,7 @@ TEST(ManifestFormatTest, ExamplesOfTheDocumentAreWhatIsWritten) {
   std::map<std::string, Buffer> documented = examples();
   const std::map<std::string, Buffer> written = {
       {"manifest", example_manifest().encode().value()},
+      {"manifest 2", example_manifest_2().encode().value()},
       {"segment manifest", example_segment().encode().value()},
       {"checkpoint manifest", example_checkpoint().encode().value()},
       {"head", example_head().encode()},
@@ -80,6 +82,8 @@ TEST(ManifestFormatTest, ExamplesOfTheDocumentParse) {
   EXPECT_EQ(manifest.size, 10000U);
   EXPECT_EQ(manifest.shard(2, 1).sequential_key, 300U);
   EXPECT_EQ(manifest.missing_shards_max(), 1U);
+  EXPECT_FALSE(manifest.key);
+  EXPECT_EQ(Manifest::parse(documented["manifest 2"]).value().key, counting<16>(0xe0));
   EXPECT_EQ(SegmentManifest::parse(documented["segment manifest"]).value().segment, 42U);
   EXPECT_EQ(CheckpointManifest::parse(documented["checkpoint manifest"]).value().segment, 41U);
   EXPECT_EQ(Head::parse(documented["head"]).value(), example_head());
@@ -112,9 +116,15 @@ TEST(ManifestTest, NoCutOrChangedManifestParsesToAnother) {
   }
 }
 
+TEST(ManifestTest, TheHashOfTheContentDoesNotDependOnTheKeysName) {
+  // A rebuild names the key of every object, also of those whose manifests did not.
+  EXPECT_EQ(example_manifest_2().content_hash().value(), example_manifest().content_hash().value());
+  EXPECT_NE(example_manifest_2().hash().value(), example_manifest().hash().value());
+}
+
 TEST(ManifestTest, NewerVersionIsUnsupported) {
   Buffer bytes = example_manifest().encode().value();
-  bytes[4] = std::byte{2};
+  bytes[4] = std::byte{3};
   EXPECT_EQ(Manifest::parse(bytes).error().code, Errc::kUnsupported);
 }
 

@@ -5,8 +5,12 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "tests/zstor/store_fixture.h"
+#include "zstor/head.h"
+#include "zstor/recode.h"
+#include "zstor/segment_manifest.h"
 #include "zstor/stripe_pool.h"
 
 namespace qsfs::zstor {
@@ -313,6 +317,123 @@ TEST_P(ObjectStoreModeTest, LostRepliesLeaveAReadableObject) {
     }
     EXPECT_EQ(store.read(*manifest).value(), bytes);
   }
+}
+
+TEST(ObjectStoreTest, WhatALostReplyLeavesBehindIsNamedAndCanBeDeleted) {
+  SimStore store({.data_backends = 8});
+  store->probe();
+  for (unsigned server = 0; server < 8; server += 4) {
+    store.data(server).faults().drop_ack_probability = 1;
+  }
+  const Buffer bytes = noise(3 * kStripe + 1, 1);
+  BytesSource source(bytes);
+  std::vector<Manifest> strays;
+  const Manifest manifest =
+      store->put(source, {.id = {}, .generation = 3, .strays = &strays}).value();
+  store.clear_faults();
+  store.cluster().clock().advance(std::chrono::minutes(2));
+  EXPECT_EQ(manifest.missing_shards_max(), 0U);
+  const auto stored = [&] {
+    std::uint64_t count = 0;
+    for (unsigned server = 0; server < 8; ++server) count += store.data(server).entry_count("ns");
+    return count;
+  };
+  ASSERT_GT(stored(), manifest.shards.size());
+  ASSERT_FALSE(strays.empty());
+  for (const Manifest& stray : strays) {
+    ASSERT_TRUE(Manifest::parse(stray.encode().value()));
+    EXPECT_EQ(store->remove(stray).value(), 0U);
+  }
+  EXPECT_EQ(stored(), manifest.shards.size());
+  EXPECT_EQ(store.read(manifest).value(), bytes);
+}
+
+TEST(ObjectStoreTest, ABackendThatReturnsIsTold) {
+  SimStore store;
+  store->probe();
+  unsigned told = 0;
+  store->on_backend_returned([&] { ++told; });
+  store->probe();
+  EXPECT_EQ(told, 0U);
+  for (const bool is_meta : {false, true}) {
+    sim::SimZdb& server = is_meta ? store.cluster().meta(0) : store.data(2);
+    server.faults().down = true;
+    store->probe();
+    server.clear_faults();
+    store.cluster().clock().advance(std::chrono::minutes(2));
+    store->probe();
+    store->probe();
+    EXPECT_EQ(std::exchange(told, 0), 1U);
+  }
+  store->on_backend_returned(nullptr);
+}
+
+// Another data key.
+
+std::shared_ptr<Config> with_new_key(const Config& before, bool keep_old) {
+  auto config = std::make_shared<Config>(before);
+  if (keep_old)
+    config->encryption.old_keys.insert(config->encryption.old_keys.begin(), config->encryption.key);
+  config->encryption.key = std::make_shared<const crypto::SecretKey>(crypto::SecretKey::generate());
+  return config;
+}
+
+TEST_P(ObjectStoreModeTest, ObjectsStayReadableUnderTheKeyThatTheyHave) {
+  SimStore store({.mode = GetParam()});
+  const Buffer bytes = noise(3 * kStripe + 1, 1);
+  Manifest old = store.put(bytes).value();
+  // As it was written before manifests named their key.
+  Manifest older = old;
+  older.key.reset();
+  ASSERT_TRUE(store->reload(with_new_key(store->config(), /*keep_old=*/true)));
+  BytesSource source(bytes);
+  const Manifest fresh = store->put(source, {.id = {}, .generation = 9}).value();
+  EXPECT_NE(fresh.key, old.key);
+  for (Manifest* manifest : {&old, &older}) {
+    EXPECT_EQ(store.read(*manifest).value(), bytes);
+    EXPECT_TRUE(store->verify(*manifest, VerifyMode::kReadBack).value().faults.empty());
+    EXPECT_FALSE(is_as_configured(*manifest, store->config()));
+  }
+  EXPECT_EQ(store.read(fresh).value(), bytes);
+  EXPECT_TRUE(is_as_configured(fresh, store->config()));
+  // A repair of one keeps its key.
+  for (unsigned server = 0; server < 2; ++server) store.data(server).wipe();
+  store.cluster().clock().advance(std::chrono::minutes(2));
+  EXPECT_TRUE(store->repair(old, VerifyMode::kReadBack).value().faults.empty());
+  EXPECT_NE(old.key, fresh.key);
+  EXPECT_EQ(store.read(old).value(), bytes);
+  // All of them are found by their shards.
+  const ScanResult scan = store->scan({}).value();
+  EXPECT_EQ(scan.objects.size(), 2U);
+  EXPECT_EQ(scan.foreign, 0U);
+  EXPECT_GT(store->remove(older).has_value(), false);
+}
+
+TEST(ObjectStoreTest, AKeyThatIsNeededCannotLeave) {
+  SimStore store;
+  const Buffer bytes = noise(kStripe, 1);
+  const Manifest object = store.put(bytes).value();
+  EXPECT_EQ(store->reload(with_new_key(store->config(), /*keep_old=*/false)).error().code,
+            Errc::kInvalidArgument);
+  CheckpointManifest named{.volume = store->config().volume.uuid, .segment = 1, .object = object};
+  const std::string name = checkpoint_name(named.volume, 1);
+  ASSERT_TRUE(store->meta().put(name, 1, named.encode().value()));
+  ASSERT_TRUE(store->reload(with_new_key(store->config(), /*keep_old=*/true)));
+  auto without = std::make_shared<Config>(store->config());
+  without->encryption.old_keys.clear();
+  const Status refused = store->reload(without);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Errc::kInvalidArgument);
+  EXPECT_NE(refused.error().context.find("--recode"), std::string::npos);
+  EXPECT_EQ(store.read(object).value(), bytes);
+  ASSERT_TRUE(store->meta().remove(name));
+  ASSERT_TRUE(store->reload(without));
+  // Nobody knows the key any more: nothing is made of its shards, and nothing deleted.
+  const auto unread = store.read(object);
+  ASSERT_FALSE(unread);
+  EXPECT_EQ(unread.error().code, Errc::kAccess);
+  EXPECT_EQ(store->verify(object, VerifyMode::kCheck).error().code, Errc::kAccess);
+  EXPECT_GT(store->remove(object).value(), 0U);
 }
 
 TEST(ObjectStoreTest, OneBrokenConnectionCostsNoRedundancy) {
