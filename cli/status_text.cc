@@ -203,6 +203,9 @@ void add_next(std::string& out, const Reader& document) {
   if (verdict == "readonly") {
     add(out, "\nNext: qsfs umount {} && qsfs mount --config {} {}, when the reason is gone\n",
         target, config, target);
+  } else if (document.at("objects").count("unknown_key") > 0) {
+    add(out, "\nNext: put the missing key into encryption.old_keys of {}, then qsfs reload {}\n",
+        config, target);
   } else if (is_a_backend_bad) {
     add(out, "\nNext: qsfs backend test --config {}\n", config);
   } else if (document.at("objects").count("degraded") > 0) {

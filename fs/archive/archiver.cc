@@ -49,11 +49,13 @@ class BytesSource final : public zstor::Source {
   Bytes rest_;
 };
 
-// P5: k shards restore it, and a safety margin of half the parity was seen as well.
-unsigned shards_required(const zstor::Manifest& manifest) {
-  const unsigned parity = manifest.total_shards - manifest.data_shards;
-  if (parity == 0) return manifest.data_shards;
-  return manifest.data_shards + std::max(1u, parity / 2);
+// How many records, and when the first and the last were made.
+Status count_records(SegmentId id, Bytes journal, zstor::SegmentManifest& into) {
+  return for_each_record(id, journal, [&into](const RecordView& record) -> Status {
+    if (into.record_count++ == 0) into.first_wall = record.wall;
+    into.last_wall = record.wall;
+    return {};
+  });
 }
 
 }  // namespace
@@ -61,36 +63,46 @@ unsigned shards_required(const zstor::Manifest& manifest) {
 Result<std::unique_ptr<Archiver>> Archiver::open(const ArchiverOptions& options,
                                                  const Parts& parts) {
   auto archiver = std::unique_ptr<Archiver>(new Archiver(options, parts));
-  MutexLock lock(archiver->mu_);
+  QSFS_ASSIGN(const SegmentId last_archived, archiver->load());
+  // When they were archived nobody has written down, nor what the servers were then.
+  std::uint32_t first_held = number(last_archived);
+  first_held -= std::min<std::uint32_t>(first_held, kHeldAtStart - 1);
+  for (SegmentId id{std::max(first_held, 1u)}; id <= last_archived; id = next(id)) {
+    QSFS_TRY(archiver->hold_at_start(id));
+  }
+  return archiver;
+}
+
+Result<SegmentId> Archiver::load() {
+  MutexLock lock(mu_);
   SegmentId last_archived{0};
   const auto [first, last] = tag_range('s');
-  const auto it = parts.meta.iterate(first, last);
+  const auto it = parts_.meta.iterate(first, last);
   for (; it->valid(); it->next()) {
     const SegmentId id{load_be<std::uint32_t>(it->key().data() + 1)};
     QSFS_ASSIGN(const SegmentRow row, SegmentRow::parse(it->value()));
     if (row.state == SegmentState::kArchived) {
       last_archived = std::max(last_archived, id);
-      ++archiver->archived_count_;
-      archiver->log_bytes_since_checkpoint_ += row.data_bytes + row.journal_bytes;
+      ++archived_count_;
+      log_bytes_since_checkpoint_ += row.data_bytes + row.journal_bytes;
     } else {
-      archiver->queue_.emplace(id, Queued{.row = row, .since = parts.clock.now()});
+      queue_.emplace(id, Queued{.row = row, .since = parts_.clock.now()});
     }
   }
   QSFS_TRY(it->status());
-  archiver->watermark_ =
-      archiver->queue_.empty() ? parts.log.open_segment() : archiver->queue_.begin()->first;
+  watermark_ = queue_.empty() ? parts_.log.open_segment() : queue_.begin()->first;
   if (number(last_archived) != 0) {
     QSFS_ASSIGN(const std::optional<Buffer> encoded,
-                parts.meta.get(segment_manifest_key(last_archived)));
+                parts_.meta.get(segment_manifest_key(last_archived)));
     if (!encoded) {
       return fail(Errc::kCorruption,
                   segment_text(last_archived) + " is archived but has no manifest");
     }
     QSFS_ASSIGN(const zstor::SegmentManifest manifest, zstor::SegmentManifest::parse(*encoded));
-    archiver->tip_.segment = number(last_archived);
-    QSFS_ASSIGN(archiver->tip_.hash, manifest.hash());
+    tip_.segment = number(last_archived);
+    QSFS_ASSIGN(tip_.hash, manifest.hash());
   }
-  return archiver;
+  return last_archived;
 }
 
 Archiver::~Archiver() { stop(); }
@@ -152,10 +164,17 @@ void Archiver::note_fenced(const Error& error) {
   changed_.notify_all();
 }
 
-Result<zstor::Manifest> Archiver::put_verified(zstor::Source& source,
-                                               const zstor::PutOptions& options, bool is_whole) {
-  QSFS_ASSIGN(zstor::Manifest manifest, parts_.store.put(source, options));
+Result<zstor::Manifest> Archiver::put_verified(zstor::Source& source, zstor::PutOptions options,
+                                               bool is_whole) {
+  std::vector<zstor::Manifest> strays;
+  options.strays = &strays;
+  auto put = parts_.store.put(source, options);
   failpoint("archive.after_put");
+  if (const auto of = LogObject::parse(options.id); of && !strays.empty()) {
+    QSFS_TRY(leave_strays(of->segment, strays));
+  }
+  if (!put) return put;
+  zstor::Manifest manifest = std::move(*put);
   QSFS_ASSIGN(zstor::VerifyReport report, parts_.store.verify(manifest, zstor::VerifyMode::kCheck));
   if (!report.faults.empty()) {
     QSFS_ASSIGN(report, parts_.store.repair(manifest, zstor::VerifyMode::kCheck));
@@ -206,9 +225,17 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::find_published(Segment
               parts_.store.meta().get(zstor::segment_name(options_.volume, number(id))));
   if (!value) return nullptr;
   QSFS_ASSIGN(zstor::SegmentManifest manifest, zstor::SegmentManifest::parse(value->bytes));
-  const bool is_ours = manifest.epoch == parts_.ownership.epoch() &&
-                       manifest.journal.size == row.journal_bytes &&
-                       (manifest.data ? manifest.data->size : 0) == row.data_bytes;
+  bool is_ours = parts_.ownership.is_own_epoch(manifest.epoch) &&
+                 manifest.journal.size == row.journal_bytes &&
+                 (manifest.data ? manifest.data->size : 0) == row.data_bytes;
+  if (is_ours) {
+    // A copy of this directory may have archived something else of the same size.
+    QSFS_ASSIGN(const Buffer journal, parts_.log.read_journal(id));
+    zstor::SegmentManifest here;
+    QSFS_TRY(count_records(id, journal, here));
+    is_ours = here.record_count == manifest.record_count &&
+              here.first_wall == manifest.first_wall && here.last_wall == manifest.last_wall;
+  }
   if (!is_ours) {
     // Published by the owner before, after this directory was recovered; or by this one, and then
     // it was set back. To write another over it would lose what was archived.
@@ -253,11 +280,7 @@ Result<std::shared_ptr<zstor::SegmentManifest>> Archiver::upload(SegmentId id,
   manifest->first_lsn = Lsn::at(id, 0).value;
   manifest->last_lsn = Lsn::at(next(id), 0).value;
   // Also checks every record once more before it is the only copy.
-  QSFS_TRY(for_each_record(id, journal, [&manifest](const RecordView& record) -> Status {
-    if (manifest->record_count++ == 0) manifest->first_wall = record.wall;
-    manifest->last_wall = record.wall;
-    return {};
-  }));
+  QSFS_TRY(count_records(id, journal, *manifest));
   BytesSource source(journal);
   QSFS_ASSIGN(manifest->journal,
               put_verified(source, {.id = journal_object.id(),
@@ -325,10 +348,14 @@ Status Archiver::record_archived(SegmentId id, const SegmentRow& row,
               parts_.log.commit({.kind = RecordKind::kInternal, .mutations = batch.encoded()}));
   // Only what is known for good may be evicted.
   QSFS_TRY(parts_.log.sync(lsn));
-  QSFS_TRY(parts_.cache.mark_archived(id));
+  QSFS_TRY(parts_.cache.mark_archived(id, /*is_held=*/true));
+  Instances instances;
   {
     MutexLock lock(mu_);
-    queue_.erase(id);
+    if (const auto queued = queue_.find(id); queued != queue_.end()) {
+      instances = std::move(queued->second.instances);
+      queue_.erase(queued);
+    }
     watermark_ = next(id);
     ++archived_count_;
     bytes_archived_ += row.data_bytes + row.journal_bytes;
@@ -339,6 +366,7 @@ Status Archiver::record_archived(SegmentId id, const SegmentRow& row,
       degraded_news_ = true;
     }
   }
+  hold(id, std::move(instances));
   changed_.notify_all();
   return {};
 }
@@ -438,7 +466,15 @@ Status Archiver::trim_journals() {
 }
 
 Result<bool> Archiver::work_once() {
-  enum class Work { kNone, kChain, kPublish, kUpload, kCheckpointUpload, kCheckpointPublish };
+  enum class Work {
+    kNone,
+    kChain,
+    kPublish,
+    kUpload,
+    kCheckpointUpload,
+    kCheckpointPublish,
+    kSettle
+  };
   Work work = Work::kNone;
   SegmentId id{};
   SegmentRow row;
@@ -450,7 +486,15 @@ Result<bool> Archiver::work_once() {
     if (stopping_ || !fenced_.empty()) return false;
     // Who has not claimed the volume yet has taken what is there for what there is.
     if (!chain_checked_ && (archived_count_ == 0 || is_unclaimed)) chain_checked_ = true;
-    if (!chain_checked_ && !publishing_) {
+    // Quick, but for backends that were restarted: so not behind everything that is to be uploaded.
+    const auto due = settling_ ? held_.end() : std::ranges::find_if(held_, [&](const auto& held) {
+      return held.second.look_at <= parts_.clock.now();
+    });
+    if (due != held_.end()) {
+      work = Work::kSettle;
+      id = due->first;
+      settling_ = true;
+    } else if (!chain_checked_ && !publishing_) {
       work = Work::kChain;
       publishing_ = true;
     } else if (chain_checked_ && !queue_.empty() && queue_.begin()->second.uploaded != nullptr &&
@@ -510,7 +554,16 @@ Result<bool> Archiver::work_once() {
           if (made && *made == nullptr) may_be_published_ = false;
         }
         adopted = made && *made != nullptr;
-        if (made && *made == nullptr) made = upload(id, row);
+        if (made && *made == nullptr) {
+          Instances instances = instances_now();
+          {
+            MutexLock lock(mu_);
+            if (const auto found = queue_.find(id); found != queue_.end()) {
+              found->second.instances = std::move(instances);
+            }
+          }
+          made = upload(id, row);
+        }
         if (made) uploaded = *made;
         if (!made) done = with_context(std::move(made).error(), segment_text(id));
       }
@@ -521,6 +574,13 @@ Result<bool> Archiver::work_once() {
         found->second.adopted = adopted;
       }
       break;
+    }
+    case Work::kSettle: {
+      // What cannot be told is looked at again; it keeps nothing else from being done.
+      if (const Status settled = settle(id); !settled) {
+        QSFS_LOG_WARN("archive: {}", settled.error().message());
+      }
+      return true;
     }
     case Work::kPublish: {
       done = publish(id, row, *uploaded, adopted);
@@ -623,6 +683,15 @@ void Archiver::work(const std::stop_token& stop) {
       changed_.wait_for(mu_, retry_at_ - parts_.clock.now());
     }
   }
+}
+
+void Archiver::note_backend_returned() {
+  {
+    MutexLock lock(mu_);
+    failures_ = 0;
+    retry_at_ = {};
+  }
+  changed_.notify_all();
 }
 
 void Archiver::wake() {

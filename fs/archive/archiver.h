@@ -49,6 +49,11 @@ struct ArchiverOptions {
   // Archived journals are kept until the store has flushed beyond them; when more wait, it is told
   // to.
   std::size_t journals_kept_max = 4;
+  // A server acknowledges before its disk has the data: so long after, its kernel has written it
+  // out. Until then the local copy is held, unless the cache limit presses.
+  Duration settle_time = std::chrono::seconds(60);
+  // After a look that could not tell.
+  Duration settle_retry = std::chrono::seconds(15);
 };
 
 struct ArchiveStatus {
@@ -103,6 +108,10 @@ class Archiver {
       QSFS_EXCLUDES(mu_);
   // Tries again now, whatever the back-off says.
   void wake() QSFS_EXCLUDES(mu_);
+  // The same, because a backend can be used again: what failed before says nothing any more.
+  void note_backend_returned() QSFS_EXCLUDES(mu_);
+  // Data keys of objects that are stored and not published yet.
+  std::vector<zstor::KeyId> keys_under_way() const QSFS_EXCLUDES(mu_);
 
   ArchiveStatus status() const QSFS_EXCLUDES(mu_);
 
@@ -143,13 +152,26 @@ class Archiver {
   bool take_degraded() { return degraded_news_.exchange(false); }
 
   static constexpr std::size_t kManifestsCachedMax = 64;
+  // Segments that are held until their shards have settled; the oldest then go as they are.
+  static constexpr std::size_t kHeldMax = 1024;
+  // Of those that a former life archived, so many of the newest are held when they are no older.
+  static constexpr std::size_t kHeldAtStart = 16;
+  static constexpr Duration kHeldAgeMax = std::chrono::minutes(10);
 
  private:
+  // The boots of the servers of backends, as they name them.
+  using Instances = std::map<zstor::BackendId, std::string>;
+  struct Held {
+    MonotonicTime archived{};
+    MonotonicTime look_at{};
+    Instances instances;
+  };
   struct Queued {
     SegmentRow row;
     MonotonicTime since{};
     bool claimed = false;
     std::shared_ptr<zstor::SegmentManifest> uploaded;  // Waits to be published.
+    Instances instances;                               // As they were before it was uploaded.
     bool adopted = false;                              // It was found published, by a former life.
   };
   struct Checkpoint {
@@ -161,6 +183,8 @@ class Archiver {
 
   Archiver(const ArchiverOptions& options, const Parts& parts) : options_(options), parts_(parts) {}
 
+  // Fills the queue from the segment table; the last segment that is archived.
+  Result<SegmentId> load() QSFS_EXCLUDES(mu_);
   void work(const std::stop_token& stop);
   // One unit of work: an upload, a publication or a checkpoint. False when there is nothing to do.
   Result<bool> work_once();
@@ -168,12 +192,23 @@ class Archiver {
   Result<std::shared_ptr<zstor::SegmentManifest>> find_published(SegmentId id,
                                                                  const SegmentRow& row);
   // `is_whole`: every shard is needed; else the safety margin will do.
-  Result<zstor::Manifest> put_verified(zstor::Source& source, const zstor::PutOptions& options,
+  Result<zstor::Manifest> put_verified(zstor::Source& source, zstor::PutOptions options,
                                        bool is_whole = false);
   Status publish(SegmentId id, const SegmentRow& row, zstor::SegmentManifest& manifest,
                  bool adopted);
   Status record_archived(SegmentId id, const SegmentRow& row,
                          const zstor::SegmentManifest& manifest);
+  // Looks whether the shards of a held segment are on the disks of their servers by now.
+  Status settle(SegmentId id) QSFS_EXCLUDES(mu_);
+  Result<bool> has_settled(const Held& held, const zstor::SegmentManifest& manifest);
+  Instances instances_now() const;
+  // REQUIRES: the cache holds it.
+  void hold(SegmentId id, Instances instances) QSFS_EXCLUDES(mu_);
+  Status hold_at_start(SegmentId id) QSFS_EXCLUDES(mu_);
+  // P5: k shards restore it, and a safety margin of half the parity was seen as well.
+  static unsigned shards_required(const zstor::Manifest& manifest);
+  // What a put may have left behind is deleted by the healer, some time.
+  Status leave_strays(SegmentId segment, const std::vector<zstor::Manifest>& strays);
   Status upload_checkpoint();
   Status publish_checkpoint();
   Status trim_journals();
@@ -220,6 +255,8 @@ class Archiver {
   SegmentId last_checkpoint_segment_ QSFS_GUARDED_BY(mu_){0};
   std::optional<Checkpoint> checkpoint_ QSFS_GUARDED_BY(mu_);
   std::map<SegmentId, SegmentManifestPtr> manifests_ QSFS_GUARDED_BY(mu_);
+  std::map<SegmentId, Held> held_ QSFS_GUARDED_BY(mu_);
+  bool settling_ QSFS_GUARDED_BY(mu_) = false;
 
   std::vector<std::jthread> threads_;
 };

@@ -8,13 +8,19 @@
 namespace qsfs::fs {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x324f5351;    // "QSO2"
+constexpr std::uint32_t kMagic = 0x334f5351;    // "QSO3"
+constexpr std::uint32_t kMagicV2 = 0x324f5351;  // "QSO2": every life had the same claim.
 constexpr std::uint32_t kMagicV1 = 0x314f5351;  // "QSO1": without flags.
 constexpr std::uint8_t kFlagRecovered = 1;
 constexpr std::uint64_t kOwnerFileSizeMax = 4096;
 // A generation is epoch (24 bits), start (20 bits), counter (20 bits).
 constexpr unsigned kCounterBits = 20;
 constexpr unsigned kStartBits = 20;
+
+void read_nonce(ByteReader& in, zstor::OwnerNonce& nonce) {
+  const Bytes bytes = in.bytes(nonce.size());
+  if (!in.failed()) std::ranges::copy(bytes, nonce.begin());
+}
 
 }  // namespace
 
@@ -26,6 +32,8 @@ Buffer Ownership::encode(const State& state) {
   writer.le(state.epoch);
   writer.le(state.starts);
   writer.le(state.is_recovered ? kFlagRecovered : std::uint8_t{0});
+  writer.le(state.own_since);
+  writer.bytes(state.begun);
   writer.le(crc32c(out));
   return out;
 }
@@ -38,8 +46,14 @@ Result<Ownership::State> Ownership::parse(Bytes encoded) {
   state.epoch = in.le<std::uint64_t>();
   state.starts = in.le<std::uint64_t>();
   const auto flags = magic == kMagicV1 ? std::uint8_t{0} : in.le<std::uint8_t>();
+  state.own_since = state.epoch;
+  if (magic == kMagic) {
+    state.own_since = in.le<std::uint64_t>();
+    read_nonce(in, state.begun);
+  }
   const auto crc = in.le<std::uint32_t>();
-  if (!in.at_end() || (magic != kMagic && magic != kMagicV1) || flags > kFlagRecovered ||
+  const bool is_known = magic == kMagic || magic == kMagicV2 || magic == kMagicV1;
+  if (!in.at_end() || !is_known || flags > kFlagRecovered || state.own_since > state.epoch ||
       crc != crc32c(encoded.first(encoded.size() - sizeof crc))) {
     return fail(
         Errc::kCorruption,
@@ -58,7 +72,7 @@ Status Ownership::save(const State& state) {
 Result<std::unique_ptr<Ownership>> Ownership::open(Disk& disk, Random& random,
                                                    const std::string& data_dir,
                                                    const zstor::Uuid& volume, bool is_recovered) {
-  auto made = std::unique_ptr<Ownership>(new Ownership(disk, data_dir + "/owner", volume));
+  auto made = std::unique_ptr<Ownership>(new Ownership(disk, random, data_dir + "/owner", volume));
   State state;
   auto content = read_whole_file(disk, made->path_, kOwnerFileSizeMax);
   if (content) {
@@ -90,6 +104,11 @@ std::uint64_t Ownership::epoch() const {
   return state_.epoch;
 }
 
+bool Ownership::is_own_epoch(std::uint64_t epoch) const {
+  MutexLock lock(mu_);
+  return epoch >= state_.own_since && epoch <= state_.epoch;
+}
+
 std::optional<zstor::Head> Ownership::last_head() const {
   MutexLock lock(mu_);
   return head_;
@@ -101,6 +120,27 @@ Result<zstor::Head> Ownership::hold(zstor::MetaStore& meta, Clock& clock, const 
     QSFS_ASSIGN(std::optional<zstor::Head> head, try_hold(meta, clock, known));
     if (head) return std::move(*head);
   }
+}
+
+bool Ownership::is_named(const State& state, const zstor::Head& head) {
+  if (head.owner == state.nonce) return head.epoch == state.epoch || state.epoch == 0;
+  if (state.begun != zstor::OwnerNonce{} && head.owner == state.begun) return true;
+  // Backends that were rolled back show a former claim of ours; nobody else has one of that number.
+  return state.epoch != 0 && head.epoch >= state.own_since && head.epoch < state.epoch;
+}
+
+Status Ownership::check_may_go_on(const zstor::Head& head, const ChainEnd& known) const {
+  // The head names a segment only after this directory has recorded it, for good.
+  if (!head.tip || head.tip->segment < known.segment ||
+      (head.tip->segment == known.segment && head.tip->hash == known.hash)) {
+    return {};
+  }
+  return fail(Errc::kReadOnly,
+              "a copy of this data directory has archived more of the volume (up to segment " +
+                  std::to_string(head.tip->segment) + ", here it is " +
+                  std::to_string(known.segment) +
+                  "), or this one was set back; copy what was written here from this mount, then "
+                  "mount with --recover and an empty data directory");
 }
 
 Status Ownership::check_may_follow(zstor::MetaStore& meta, const zstor::Head& head,
@@ -132,16 +172,18 @@ Status Ownership::check_may_follow(zstor::MetaStore& meta, const zstor::Head& he
 Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, Clock& clock,
                                                        const ChainEnd& known) {
   State state;
+  bool has_claimed = false;
   // What was stored before the load must be seen by it; what another thread stores meanwhile need
   // not be.
   std::uint64_t known_generation = 0;
   {
     MutexLock lock(mu_);
     state = state_;
+    has_claimed = has_claimed_;
     if (head_) known_generation = head_->generation;
   }
   QSFS_ASSIGN(std::optional<zstor::Head> head, zstor::load_head(meta, volume_));
-  if (head && head->owner == state.nonce && head->epoch == state.epoch) {
+  if (has_claimed && head && head->owner == state.nonce && head->epoch == state.epoch) {
     if (head->generation < known_generation) {
       return fail(Errc::kReadOnly, "the meta backends were rolled back to generation " +
                                        std::to_string(head->generation) +
@@ -154,25 +196,29 @@ Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, C
     return head;
   }
   Status may_follow;
-  // One that names us is a claim of ours that this disk did not live to remember.
-  if (state.epoch == 0 && head && head->owner != state.nonce) {
+  // A claim of a former life, one that this disk did not live to remember included.
+  const bool is_ours = head && !has_claimed && is_named(state, *head);
+  if (is_ours) {
+    may_follow = check_may_go_on(*head, known);
+  } else if (state.epoch == 0 && head) {
     may_follow = check_may_follow(meta, *head, state.is_recovered, known);
   }
   {
     MutexLock lock(mu_);
-    if (is_claiming_ || state_.epoch != state.epoch) {
+    if (is_claiming_ || state_.epoch != state.epoch || has_claimed_ != has_claimed) {
       // A neighbour claims, or has claimed, the volume for us: what was loaded says nothing.
       while (is_claiming_) claimed_.wait(mu_);
       return std::nullopt;
     }
-    if (state.epoch != 0 && head && head->epoch >= state.epoch) {
+    if (state.epoch != 0 && head && !is_ours && head->epoch >= state.epoch) {
       return fail(Errc::kReadOnly,
-                  "another machine has taken over this volume (epoch " +
+                  "another machine, or a copy of this data directory, has taken over this volume "
+                  "(epoch " +
                       std::to_string(head->epoch) + ", ours is " + std::to_string(state.epoch) +
                       "); what is not archived here is kept in the data directory: copy it from "
                       "this mount, which still reads, before you mount an empty data directory");
     }
-    if (state.epoch != 0 && head) {
+    if (state.epoch != 0 && head && !is_ours) {
       return fail(Errc::kReadOnly, "the backends hold an older state of this volume (epoch " +
                                        std::to_string(head->epoch) +
                                        ") than this machine has written (" +
@@ -193,18 +239,26 @@ Result<std::optional<zstor::Head>> Ownership::try_hold(zstor::MetaStore& meta, C
 
 Result<zstor::Head> Ownership::claim(zstor::MetaStore& meta,
                                      const std::optional<zstor::Head>& found, Clock& clock) {
+  State before;
   State state;
-  std::uint64_t before = 0;
   zstor::Head claimed = found.value_or(zstor::Head{});
+  zstor::OwnerNonce nonce{};
+  random_.fill(nonce);
   {
     MutexLock lock(mu_);
-    before = state_.epoch;
-    state_.epoch = std::max(before, found ? found->epoch + 1 : 1);
+    before = state_;
+    const bool goes_on = found && before.epoch != 0 && is_named(before, *found);
+    // From here on it is known by this nonce, if it gets as far as being stored.
+    state_.begun = nonce;
     state = state_;
+    state_.epoch =
+        found ? std::max(before.epoch, found->epoch) + 1 : std::max<std::uint64_t>(before.epoch, 1);
+    state_.own_since = goes_on ? before.own_since : state_.epoch;
+    state_.nonce = nonce;
+    claimed.epoch = state_.epoch;
   }
   claimed.volume = volume_;
-  claimed.epoch = state.epoch;
-  claimed.owner = state.nonce;
+  claimed.owner = nonce;
   if (!found) {
     claimed.first_segment = 1;
     claimed.created = clock.wall();
@@ -212,13 +266,27 @@ Result<zstor::Head> Ownership::claim(zstor::MetaStore& meta,
   // Stored before it is remembered: after a crash in between it is simply made again. A claim that
   // this disk does not remember must not be used, or a later start would take the volume back from
   // whoever has claimed it since.
-  Status done = update(meta, claimed, clock);
-  if (done) done = save(state);
+  Status done = save(state);
+  if (done) done = update(meta, claimed, clock);
+  if (done) {
+    state.epoch = claimed.epoch;
+    state.nonce = nonce;
+    {
+      MutexLock lock(mu_);
+      state.own_since = state_.own_since;
+    }
+    state.begun = {};
+    done = save(state);
+  }
   MutexLock lock(mu_);
   if (!done) {
-    state_.epoch = before;
+    // What was begun may be stored all the same.
+    state_ = before;
+    state_.begun = nonce;
     return std::unexpected(std::move(done).error());
   }
+  state_ = state;
+  has_claimed_ = true;
   return *head_;
 }
 
@@ -236,13 +304,16 @@ Result<bool> Ownership::restore(zstor::MetaStore& meta, Clock& clock, const Chai
   // One that nobody can read any more is as good as none.
   if (!found && found.error().code != Errc::kCorruption) return std::unexpected(found.error());
   zstor::Head head;
+  bool is_named_here = false;
   if (found && *found) {
     head = std::move(**found);
-    if (head.epoch > state.epoch || (head.epoch == state.epoch && head.owner != state.nonce)) {
+    is_named_here = is_named(state, head);
+    if (!is_named_here && head.epoch >= state.epoch) {
       return fail(Errc::kReadOnly, "another machine has taken over this volume");
     }
     const bool lags = !head.tip || head.tip->segment < known.segment;
-    if (head.epoch == state.epoch && head.generation >= seen && !checkpoint_gone && !lags) {
+    if (is_named_here && head.epoch >= state.epoch && head.generation >= seen && !checkpoint_gone &&
+        !lags) {
       return false;
     }
   } else {
@@ -250,8 +321,11 @@ Result<bool> Ownership::restore(zstor::MetaStore& meta, Clock& clock, const Chai
     head.created = clock.wall();
   }
   head.volume = volume_;
-  head.epoch = state.epoch;
-  head.owner = state.nonce;
+  // One that was begun is newer than what is remembered.
+  if (!is_named_here || head.epoch < state.epoch) {
+    head.epoch = state.epoch;
+    head.owner = state.nonce;
+  }
   head.generation = std::max(head.generation, seen);
   if (checkpoint_gone) head.checkpoint.reset();
   if (!head.tip || head.tip->segment < known.segment) {

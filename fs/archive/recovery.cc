@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <map>
 #include <utility>
 
 #include "base/failpoint.h"
+#include "base/log.h"
 #include "fs/archive/checkpoint.h"
 #include "fs/archive/log_object.h"
 #include "fs/log/log.h"
@@ -64,19 +66,16 @@ struct CheckpointStart {
 };
 
 Result<CheckpointStart> start_from_checkpoint(
-    zstor::ObjectStore& store, const zstor::Head& head, Chain& chain, MetaStore& into,
-    SegmentRows& rows, const std::function<void(const RecoveryProgress&)>& progress) {
-  if (!head.checkpoint)
-    return CheckpointStart{.next_segment = std::max<std::uint64_t>(head.first_segment, 1)};
-  QSFS_ASSIGN(const auto value, store.meta().get(head.checkpoint->name));
-  if (!value) {
-    return fail(Errc::kCorruption,
-                "the head names checkpoint " + head.checkpoint->name + ", which is nowhere");
-  }
+    zstor::ObjectStore& store, const zstor::Head& head, const zstor::Head::Checkpoint& from,
+    Chain& chain, MetaStore& into, SegmentRows& rows,
+    const std::function<void(const RecoveryProgress&)>& progress) {
+  QSFS_ASSIGN(const auto value, store.meta().get(from.name));
+  if (!value)
+    return fail(Errc::kCorruption, "the head names checkpoint " + from.name + ", which is nowhere");
   QSFS_ASSIGN(const zstor::CheckpointManifest manifest,
               zstor::CheckpointManifest::parse(value->bytes));
-  if (manifest.volume != head.volume || manifest.segment != head.checkpoint->segment) {
-    return fail(Errc::kCorruption, head.checkpoint->name + " is another volume's");
+  if (manifest.volume != head.volume || manifest.segment != from.segment) {
+    return fail(Errc::kCorruption, from.name + " is another volume's");
   }
   QSFS_ASSIGN(const Lsn lsn, load_checkpoint(store, manifest.object, into, [&](std::uint64_t done) {
                 progress({.phase = "checkpoint", .done = done, .total = manifest.object.size});
@@ -95,6 +94,49 @@ Result<CheckpointStart> start_from_checkpoint(
   }
   rows[SegmentId{static_cast<std::uint32_t>(manifest.segment)}] = row_of(*last);
   return CheckpointStart{.lsn = lsn, .next_segment = manifest.segment + 1};
+}
+
+// What a recovery may begin with, the best first: the checkpoint that the head names, others that
+// the meta backends still have, nothing (every journal is replayed then). Each leads to the same
+// state, for the journals behind all of them are kept. The head's may be gone: the meta backends
+// were rolled back to one whose shards are deleted, and the next is not made yet.
+std::vector<std::optional<zstor::Head::Checkpoint>> starting_points(zstor::ObjectStore& store,
+                                                                    const zstor::Head& head) {
+  std::vector<std::optional<zstor::Head::Checkpoint>> points;
+  if (head.checkpoint) {
+    points.emplace_back(head.checkpoint);
+    const std::string prefix = zstor::checkpoint_name_prefix(head.volume);
+    // Those that cannot be listed are left out: the error of the best one is what is reported.
+    const auto names = store.meta().list(prefix);
+    std::map<std::uint64_t, std::string, std::greater<>> others;
+    for (const std::string& name : names ? *names : std::vector<std::string>{}) {
+      const auto segment = zstor::parse_numbered_name(prefix, name);
+      // One behind the tip is of a history that the head does not have.
+      const bool is_within = segment && head.tip && *segment <= head.tip->segment;
+      if (is_within && name != head.checkpoint->name) others.emplace(*segment, name);
+    }
+    for (const auto& [segment, name] : others) {
+      points.emplace_back(zstor::Head::Checkpoint{.name = name, .segment = segment});
+    }
+  }
+  points.emplace_back(std::nullopt);
+  return points;
+}
+
+// Leaves nothing of a start that failed.
+Status erase_all(MetaStore& store) {
+  constexpr std::size_t kBatchBytes = kMiB;
+  const auto [lower, upper] = MetaStore::all_keys();
+  const auto it = store.iterate(lower, upper);
+  MutationBatch batch;
+  for (; it->valid(); it->next()) {
+    batch.erase(it->key());
+    if (batch.encoded().size() < kBatchBytes) continue;
+    QSFS_TRY(store.apply(batch.encoded(), Lsn{}));
+    batch.clear();
+  }
+  QSFS_TRY(it->status());
+  return store.apply(batch.encoded(), Lsn{});
 }
 
 Status replay_journal(zstor::ObjectStore& store, const zstor::SegmentManifest& manifest, Lsn from,
@@ -194,14 +236,21 @@ Result<std::optional<zstor::Head>> find_volume(zstor::ObjectStore& store,
   return zstor::load_head(store.meta(), volume);
 }
 
-Result<RecoveryReport> recover_metadata(
-    zstor::ObjectStore& store, const zstor::Head& head, MetaStore& into,
-    const std::function<void(const RecoveryProgress&)>& progress) {
+namespace {
+
+Result<RecoveryReport> recover_from(zstor::ObjectStore& store, const zstor::Head& head,
+                                    const std::optional<zstor::Head::Checkpoint>& from,
+                                    MetaStore& into,
+                                    const std::function<void(const RecoveryProgress&)>& progress,
+                                    bool& has_begun) {
   RecoveryReport report{.head = head};
   Chain chain(store.meta(), head.volume);
   SegmentRows rows;
-  QSFS_ASSIGN(const CheckpointStart start,
-              start_from_checkpoint(store, head, chain, into, rows, progress));
+  CheckpointStart start{.next_segment = std::max<std::uint64_t>(head.first_segment, 1)};
+  if (from) {
+    QSFS_ASSIGN(start, start_from_checkpoint(store, head, *from, chain, into, rows, progress));
+  }
+  has_begun = true;
   report.last_segment = start.next_segment - 1;
   const std::uint64_t tip = head.tip ? head.tip->segment : 0;
   for (std::uint64_t segment = start.next_segment;; ++segment) {
@@ -232,6 +281,32 @@ Result<RecoveryReport> recover_metadata(
   failpoint("recover.before_flush");
   QSFS_TRY(into.flush());
   return report;
+}
+
+}  // namespace
+
+Result<RecoveryReport> recover_metadata(
+    zstor::ObjectStore& store, const zstor::Head& head, MetaStore& into,
+    const std::function<void(const RecoveryProgress&)>& progress) {
+  std::optional<Error> first_error;
+  for (const auto& from : starting_points(store, head)) {
+    if (first_error) QSFS_TRY(erase_all(into));
+    bool has_begun = false;
+    auto report = recover_from(store, head, from, into, progress, has_begun);
+    if (report) {
+      if (first_error) {
+        QSFS_LOG_WARN("recovery: {}; it went on from {}", first_error->message(),
+                      from ? from->name : "the first segment");
+      }
+      return report;
+    }
+    const Error error = report.error();
+    if (!first_error) first_error = error;
+    // What does not answer now may answer later; and what is wrong behind the start stays so.
+    const bool is_gone = error.code == Errc::kCorruption || error.code == Errc::kNotFound;
+    if (has_begun || !is_gone) break;
+  }
+  return std::unexpected(*first_error);
 }
 
 }  // namespace qsfs::fs

@@ -343,7 +343,8 @@ bool SegmentCache::reserve_room(std::uint64_t bytes) {
         return true;
       }
       if (bytes > limit_bytes_) return false;
-      victim = victim_locked();
+      // What is brought back is not worth what is held.
+      victim = victim_locked(/*with_held=*/false);
     }
     if (!victim || !evict_one(*victim)) return false;
   }
@@ -463,7 +464,7 @@ Status SegmentCache::admit_write(std::uint32_t length) {
       const std::uint64_t used = used_bytes_locked();
       const bool fits = used + length <= limit_bytes_;
       if (fits && used < limit_bytes_ / 100 * kSlowPercent) return {};
-      victim = victim_locked();
+      victim = victim_locked(/*with_held=*/true);
       if (!victim) {
         if (fits) {
           // Nearly full of what is not archived yet: a short brake, so that the archiver can keep
@@ -491,7 +492,7 @@ Status SegmentCache::admit_write(std::uint32_t length) {
   }
 }
 
-Status SegmentCache::mark_archived(SegmentId segment) {
+Status SegmentCache::mark_archived(SegmentId segment, bool is_held) {
   QSFS_ASSIGN(const std::uint64_t bytes, parts_.local.local_bytes(segment));
   {
     MutexLock lock(mu_);
@@ -500,24 +501,50 @@ Status SegmentCache::mark_archived(SegmentId segment) {
     state.is_local = bytes > 0;
     state.local_bytes = bytes;
     touch_locked(segment, state);
+    if (is_held && state.is_local) set_held_locked(segment, state, true);
   }
   progress_.notify_all();
   return {};
+}
+
+void SegmentCache::set_held_locked(SegmentId id, Archived& state, bool is_held) {
+  if (state.is_held == is_held) return;
+  state.is_held = is_held;
+  held_bytes_ = is_held ? held_bytes_ + state.local_bytes : held_bytes_ - state.local_bytes;
+  // Its place among those that were used before and after it stays.
+  auto& from = is_held ? evictable_ : held_;
+  if (from.erase(state.last_use) > 0) (is_held ? held_ : evictable_).emplace(state.last_use, id);
+}
+
+bool SegmentCache::hold(SegmentId segment) {
+  MutexLock lock(mu_);
+  const auto found = archived_.find(segment);
+  if (found == archived_.end() || !found->second.is_local) return false;
+  set_held_locked(segment, found->second, true);
+  return true;
+}
+
+void SegmentCache::release(SegmentId segment) {
+  MutexLock lock(mu_);
+  const auto found = archived_.find(segment);
+  if (found != archived_.end()) set_held_locked(segment, found->second, false);
 }
 
 std::uint64_t SegmentCache::used_bytes_locked() const {
   return parts_.local.used_bytes() + cached_bytes_ + reserved_bytes_;
 }
 
-std::optional<SegmentId> SegmentCache::victim_locked() const {
-  if (evictable_.empty()) return std::nullopt;
-  return evictable_.begin()->second;
+std::optional<SegmentId> SegmentCache::victim_locked(bool with_held) const {
+  if (!evictable_.empty()) return evictable_.begin()->second;
+  if (!with_held || held_.empty()) return std::nullopt;
+  return held_.begin()->second;
 }
 
 void SegmentCache::touch_locked(SegmentId id, Archived& state) {
-  evictable_.erase(state.last_use);
+  auto& list = state.is_held ? held_ : evictable_;
+  list.erase(state.last_use);
   state.last_use = ++clock_;
-  if (state.is_local || state.cached != nullptr) evictable_.emplace(state.last_use, id);
+  if (state.is_local || state.cached != nullptr) list.emplace(state.last_use, id);
 }
 
 Result<std::uint64_t> SegmentCache::evict_one(SegmentId segment) {
@@ -532,6 +559,8 @@ Result<std::uint64_t> SegmentCache::evict_one(SegmentId segment) {
     was_local = state.is_local;
     was_cached = state.cached != nullptr;
     freed = (was_local ? state.local_bytes : 0) + state.cached_bytes;
+    if (state.is_held) ++counters_.held_evicted;
+    set_held_locked(segment, state, false);
     // Readers go to the backends from here on; those that hold the file keep it.
     archived_local_bytes_ -= state.local_bytes;
     state.is_local = false;
@@ -569,7 +598,7 @@ Result<std::uint64_t> SegmentCache::evict_to(std::uint64_t target_bytes) {
     {
       MutexLock lock(mu_);
       if (used_bytes_locked() <= target_bytes) return freed;
-      victim = victim_locked();
+      victim = victim_locked(/*with_held=*/true);
     }
     if (!victim) return freed;
     QSFS_ASSIGN(const std::uint64_t bytes, evict_one(*victim));
@@ -619,7 +648,8 @@ CacheUsage SegmentCache::usage() const {
   return {.limit_bytes = limit_bytes_,
           .used_bytes = used_bytes_locked(),
           .unarchived_bytes = local - std::min(local, archived_local_bytes_),
-          .cached_bytes = cached_bytes_};
+          .cached_bytes = cached_bytes_,
+          .held_bytes = held_bytes_};
 }
 
 CacheCounters SegmentCache::counters() const {

@@ -50,6 +50,7 @@ struct CacheUsage {
   std::uint64_t used_bytes = 0;
   std::uint64_t unarchived_bytes = 0;
   std::uint64_t cached_bytes = 0;  // Brought back.
+  std::uint64_t held_bytes = 0;    // Archived so lately that their backends may still forget it.
 };
 
 struct CacheCounters {
@@ -59,6 +60,8 @@ struct CacheCounters {
   std::uint64_t disk_hits = 0;    // Reads served from the cache directory.
   std::uint64_t segments_evicted = 0;
   std::uint64_t bytes_evicted = 0;
+  // Of these, held ones: the limit left no other, or somebody asked for it.
+  std::uint64_t held_evicted = 0;
   std::uint64_t blocks_healed = 0;  // Local damage that the backends made good.
   std::uint64_t corrupt_reads = 0;  // Local damage that they could not.
   std::uint64_t writers_blocked = 0;
@@ -94,11 +97,16 @@ class SegmentCache final : public PayloadReader {
   Status admit_write(std::uint32_t length) override QSFS_EXCLUDES(mu_);
 
   // The segment may be evicted from now on. REQUIRES: what says so is durable. Wakes blocked
-  // writers.
-  Status mark_archived(SegmentId segment) QSFS_EXCLUDES(mu_);
+  // writers. `is_held`: its shards may be in no more than the memory of their servers yet, so it
+  // goes only when a writer would have to wait otherwise, or when somebody asks for it, until
+  // release().
+  Status mark_archived(SegmentId segment, bool is_held = false) QSFS_EXCLUDES(mu_);
+  // An archived segment is held, or is no longer; false: it is not on this disk.
+  bool hold(SegmentId segment) QSFS_EXCLUDES(mu_);
+  void release(SegmentId segment) QSFS_EXCLUDES(mu_);
 
-  // Evicts least recently used segments until at most `target_bytes` are used or nothing can go;
-  // returns the bytes that came back.
+  // Evicts least recently used segments, those that are held last, until at most `target_bytes` are
+  // used or nothing can go; returns the bytes that came back.
   Result<std::uint64_t> evict_to(std::uint64_t target_bytes) QSFS_EXCLUDES(mu_);
   // Evicts these, where archived.
   Result<std::uint64_t> evict_segments(const std::vector<SegmentId>& segments) QSFS_EXCLUDES(mu_);
@@ -137,6 +145,7 @@ class SegmentCache final : public PayloadReader {
   struct Fetch;
   struct Archived {
     bool is_local = false;
+    bool is_held = false;
     std::uint64_t local_bytes = 0;
     std::uint64_t last_use = 0;
     std::shared_ptr<SegmentFile> cached;  // nullptr: no stripe is cached.
@@ -175,10 +184,11 @@ class SegmentCache final : public PayloadReader {
   std::uint64_t used_bytes_locked() const QSFS_REQUIRES(mu_);
   // The file that has the stripe, or nullptr.
   std::shared_ptr<SegmentFile> present_locked(StripeKey key) const QSFS_REQUIRES(mu_);
-  // Moves the segment to the young end of evictable_, or out of it when it holds nothing.
+  void set_held_locked(SegmentId id, Archived& state, bool is_held) QSFS_REQUIRES(mu_);
+  // Moves the segment to the young end of its list, or out of it when it holds nothing.
   void touch_locked(SegmentId id, Archived& state) QSFS_REQUIRES(mu_);
-  // The least recently used segment that may go, or none.
-  std::optional<SegmentId> victim_locked() const QSFS_REQUIRES(mu_);
+  // The least recently used segment that may go, or none; a held one only where there is no other.
+  std::optional<SegmentId> victim_locked(bool with_held) const QSFS_REQUIRES(mu_);
   Result<std::uint64_t> evict_one(SegmentId segment) QSFS_EXCLUDES(mu_);
 
   const CacheOptions options_;
@@ -201,8 +211,11 @@ class SegmentCache final : public PayloadReader {
   std::size_t cached_segments_ QSFS_GUARDED_BY(mu_) = 0;
   std::uint64_t archived_local_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::map<SegmentId, Archived> archived_ QSFS_GUARDED_BY(mu_);
-  // Segments that hold local or cached bytes, by last use.
+  // Segments that hold local or cached bytes, by last use: those that may go at any time, and those
+  // that are held.
   std::map<std::uint64_t, SegmentId> evictable_ QSFS_GUARDED_BY(mu_);
+  std::map<std::uint64_t, SegmentId> held_ QSFS_GUARDED_BY(mu_);
+  std::uint64_t held_bytes_ QSFS_GUARDED_BY(mu_) = 0;
   std::map<StripeKey, std::shared_ptr<Fetch>> fetching_ QSFS_GUARDED_BY(mu_);
   std::deque<std::pair<StripeKey, std::shared_ptr<Buffer>>> recent_ QSFS_GUARDED_BY(mu_);
   // Left recent_ and used by nobody: for the next fetches. At most kPrefetchesMax.

@@ -107,6 +107,10 @@ void add_cache(Families& out, const CacheUsage& usage, const CacheCounters& cach
             static_cast<double>(usage.used_bytes));
   out.gauge("qsfs_cache_unarchived_bytes", "Payload that is only here",
             static_cast<double>(usage.unarchived_bytes));
+  out.gauge("qsfs_cache_held_bytes", "Of segments that were archived a moment ago",
+            static_cast<double>(usage.held_bytes));
+  out.counter("qsfs_cache_held_evicted_total", "Segments that were evicted while they were held",
+              cache.held_evicted);
   out.counter("qsfs_cache_stripes_fetched_total", "Stripes that a reader waited for",
               cache.stripes_fetched);
   out.counter("qsfs_cache_stripes_prefetched_total", "Stripes read ahead",
@@ -156,6 +160,8 @@ std::string metrics_text(VolumeService& service, Edge& edge) {
   };
   gauge("qsfs_objects_degraded", "Archived segments with shards missing", heal.degraded);
   gauge("qsfs_objects_lost", "Archived segments with fewer than k shards", heal.lost);
+  gauge("qsfs_objects_unknown_key", "Archived segments under a data key that is not configured",
+        heal.unknown_key);
   gauge("qsfs_repair_queued", "Objects that wait for repair", heal.repairs_queued);
   gauge("qsfs_backends_lost", "Data backends that are dead or gone", heal.backends_lost);
   gauge("qsfs_backends_checking", "Data backends whose shards are being looked at",

@@ -88,6 +88,11 @@ std::string judge(VolumeService& service, const ArchiveStatus& archive, const Ba
                           " data backends do not give back what they hold; it is rebuilt on others "
                           "when they stay away for archive.dead_after");
   }
+  if (heal.unknown_key > 0) {
+    worse("unsafe", std::to_string(heal.unknown_key) +
+                        " archived segments are under a data key that the configuration does not "
+                        "have: put it into encryption.old_keys, then qsfs reload");
+  }
   if (heal.lost > 0) {
     worse("unsafe", std::to_string(heal.lost) +
                         " archived segments have fewer shards than it takes to read them");
@@ -228,6 +233,8 @@ std::string status_json(const StatusContext& context, VolumeService& service, Cl
                        {"used_bytes", cache.used_bytes},
                        {"unarchived_bytes", cache.unarchived_bytes},
                        {"cached_bytes", cache.cached_bytes},
+                       {"held_bytes", cache.held_bytes},
+                       {"held_evicted", service.cache().counters().held_evicted},
                        {"journal_bytes", service.log().journal_bytes()},
                        {"index_bytes", service.meta().disk_bytes()}};
   // As of the last look at all manifests; what was archived since counts as it was stored.
@@ -237,7 +244,8 @@ std::string status_json(const StatusContext& context, VolumeService& service, Cl
   document["objects"] = {{"total", objects},
                          {"healthy", objects - std::min(objects, heal.lost + degraded)},
                          {"degraded", degraded},
-                         {"lost", heal.lost}};
+                         {"lost", heal.lost},
+                         {"unknown_key", heal.unknown_key}};
   document.update(heal_document(service));
   document["backends"] = std::move(backends);
   if (const auto head = service.ownership().last_head()) {

@@ -8,6 +8,8 @@
 #include "base/posix_disk.h"
 #include "fs/control/metrics.h"
 #include "fs/heal/check.h"
+#include "fs/meta/keys.h"
+#include "zstor/key_ring.h"
 
 namespace qsfs::fs {
 namespace {
@@ -356,13 +358,48 @@ void VolumeControl::handle_info(const HttpRequest& request, HttpReply& reply) {
                    {"extents", std::move(extents)}}));
 }
 
+// The store looks at what is published; this is what it does not know of.
+Status VolumeControl::check_dropped_keys(const zstor::Config& wanted) {
+  const zstor::Config& now = service_.store().config();
+  const zstor::KeyRing before(now.encryption, now.volume.uuid);
+  const zstor::KeyRing after(wanted.encryption, wanted.volume.uuid);
+  const bool all_kept = std::ranges::all_of(
+      before.keys(), [&](const zstor::RingKey& key) { return after.find(key.tag) != nullptr; });
+  if (all_kept) return {};
+  for (const zstor::KeyId& key : service_.archiver().keys_under_way()) {
+    if (after.find(zstor::VolumeTag{key}) != nullptr) continue;
+    return fail(Errc::kBusy,
+                "encryption.old_keys: a segment that was stored under a key that is "
+                "left out is not published yet; try again in a minute");
+  }
+  std::size_t needing = 0;
+  const auto [first, last] = tag_range('g');
+  const auto it = service_.meta().iterate(first, last);
+  for (; it->valid(); it->next()) {
+    QSFS_ASSIGN(const zstor::Manifest garbage, zstor::Manifest::parse(it->value()));
+    const auto key = before.find(garbage);
+    if (key && after.find((*key)->tag) == nullptr) ++needing;
+  }
+  QSFS_TRY(it->status());
+  if (needing == 0) return {};
+  return fail(Errc::kBusy,
+              "encryption.old_keys: " + std::to_string(needing) +
+                  " objects that were stored under a key that is left out are still "
+                  "to be deleted; that takes a minute or two, and backends that answer");
+}
+
 Status VolumeControl::reload() {
   auto loaded = zstor::load_config(posix_disk(), options_.config_path);
   if (!loaded) return std::unexpected(std::move(loaded).error());
   const zstor::Config& now = service_.store().config();
   const zstor::Config& wanted = *loaded->config;
   if (wanted.volume.uuid != now.volume.uuid) {
-    return fail(Errc::kInvalidArgument, options_.config_path + ": volume.uuid is another volume's");
+    return fail(
+        Errc::kInvalidArgument,
+        options_.config_path +
+            ": volume.uuid is another volume's; where the file does not "
+            "give it, it is made of encryption.key, so a file with another key needs uuid = \"" +
+            zstor::uuid_to_string(now.volume.uuid) + "\" in [volume]");
   }
   // Put together at the mount from the rest: say so instead of half applying it.
   zstor::Config settled = now;
@@ -370,7 +407,11 @@ Status VolumeControl::reload() {
   settled.groups = wanted.groups;
   settled.meta.backends = wanted.meta.backends;
   settled.compression = wanted.compression;
-  settled.encryption.algorithm = wanted.encryption.algorithm;
+  settled.encryption = wanted.encryption;
+  // Writing down what was derived so far changes nothing; the store refuses another key.
+  settled.meta.encryption = wanted.meta.encryption;
+  settled.meta.has_own_key = wanted.meta.has_own_key;
+  settled.volume.has_own_uuid = wanted.volume.has_own_uuid;
   settled.archive.bandwidth_bytes_per_sec = wanted.archive.bandwidth_bytes_per_sec;
   settled.archive.dead_after = wanted.archive.dead_after;
   settled.archive.scrub_interval = wanted.archive.scrub_interval;
@@ -382,8 +423,11 @@ Status VolumeControl::reload() {
     return fail(Errc::kInvalidArgument,
                 options_.config_path +
                     ": while mounted, backends, groups, shard counts, redundancy, compression, "
-                    "encryption.algorithm, max_zdb_data_dir_size, archive.bandwidth, .dead_after "
+                    "[encryption], max_zdb_data_dir_size, archive.bandwidth, .dead_after "
                     "and .scrub_interval can change; unmount and mount again for the rest");
+  }
+  if (Status free = check_dropped_keys(wanted); !free) {
+    return with_context(std::move(free).error(), options_.config_path);
   }
   if (Status reloaded = service_.store().reload(loaded->config); !reloaded) {
     return with_context(std::move(reloaded).error(), options_.config_path);

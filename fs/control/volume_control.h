@@ -39,6 +39,7 @@ class VolumeControl {
 
  private:
   VolumeControl(ControlOptions options, VolumeService& service, Edge& edge);
+  Status check_dropped_keys(const zstor::Config& wanted);
   void handle(const HttpRequest& request, HttpReply& reply);
   void handle_sync(const HttpRequest& request, HttpReply& reply, bool remote);
   void handle_evict(const HttpRequest& request, HttpReply& reply);

@@ -108,9 +108,16 @@ class Check {
     for (const zstor::Manifest* object :
          {&manifest->journal, manifest->data ? &*manifest->data : nullptr}) {
       if (object == nullptr || object->stripes.empty()) continue;
-      QSFS_ASSIGN(const zstor::VerifyReport report,
-                  parts_.store.verify(*object, options_.read_data ? zstor::VerifyMode::kReadBack
-                                                                  : zstor::VerifyMode::kCheck));
+      const auto verified = parts_.store.verify(
+          *object, options_.read_data ? zstor::VerifyMode::kReadBack : zstor::VerifyMode::kCheck);
+      if (!verified && verified.error().code == Errc::kAccess) {
+        // Its key is not in the configuration: one line for it, and on with the others.
+        ++report_.lost;
+        problem(verified.error().context);
+        return {};
+      }
+      if (!verified) return std::unexpected(verified.error());
+      const zstor::VerifyReport& report = *verified;
       report_.shards_checked += report.shards_checked;
       report_.shards_bad += report.faults.size();
       is_bad |= !report.faults.empty();

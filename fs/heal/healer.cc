@@ -6,6 +6,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "fs/meta/keys.h"
+#include "zstor/key_ring.h"
 
 namespace qsfs::fs {
 namespace {
@@ -306,6 +307,9 @@ Status Healer::look() {
   std::uint64_t total = 0;
   std::uint64_t degraded = 0;
   std::uint64_t lost = 0;
+  std::uint64_t unknown_key = 0;
+  const zstor::Config& config = parts_.store.config();
+  const zstor::KeyRing keys(config.encryption, config.volume.uuid);
   const auto [first, last] = tag_range('m');
   const auto it = parts_.meta.iterate(first, last);
   for (; it->valid() && !stopping_; it->next()) {
@@ -320,6 +324,10 @@ Status Healer::look() {
       worst.is_whole &= data.is_whole;
     }
     ++total;
+    if (!keys.find(manifest->journal) || (manifest->data && !keys.find(*manifest->data))) {
+      ++unknown_key;
+      continue;
+    }
     if (worst.is_whole) continue;
     ++degraded;
     if (worst.spare < 0) ++lost;
@@ -341,6 +349,7 @@ Status Healer::look() {
   status_.objects = std::max(total, status_.objects);
   status_.degraded = degraded - lost;
   status_.lost = lost;
+  status_.unknown_key = unknown_key;
   status_.is_counted = true;
   status_.repairs_queued = queue_.size();
   return {};

@@ -54,6 +54,8 @@ struct HealStatus {
   std::uint64_t degraded = 0;  // Some shard is missing or on a lost backend.
   std::uint64_t lost = 0;      // Fewer than k shards are left, for now.
   bool is_counted = false;     // A look was taken in this life.
+  // Under a data key that the configuration does not have: they cannot be read, nor repaired.
+  std::uint64_t unknown_key = 0;
 
   std::size_t repairs_queued = 0;
   std::uint64_t objects_repaired = 0;  // In this life.
@@ -184,6 +186,9 @@ class Healer {
   zstor::VerifyMode check_mode(const zstor::BackendId& id) const;
   Status sample_backend(const zstor::BackendId& id);
   Result<bool> delete_garbage_next();
+  // What must not be deleted as a part of `garbage`; empty: that is not decided yet.
+  Result<std::vector<zstor::Manifest>> live_objects(SegmentId segment,
+                                                    const zstor::Manifest& garbage);
   Result<bool> scrub_next();
   // The copies of all values on meta backends that were away, restarted, or lost some.
   Result<bool> check_meta_next();

@@ -5,6 +5,7 @@
 
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "fs/archive/log_object.h"
 #include "fs/heal/healer.h"
 #include "fs/meta/keys.h"
 
@@ -218,6 +219,24 @@ Result<bool> Healer::check_backend_next() {
   return true;
 }
 
+Result<std::vector<zstor::Manifest>> Healer::live_objects(SegmentId segment,
+                                                          const zstor::Manifest& garbage) {
+  std::vector<zstor::Manifest> live;
+  if (const auto of = LogObject::parse(garbage.id); of && of->kind == ObjectKind::kCheckpoint) {
+    QSFS_ASSIGN(auto checkpoint, parts_.archiver.checkpoint_manifest());
+    if (checkpoint && checkpoint->segment >= number(segment)) {
+      live.push_back(std::move(checkpoint->object));
+    }
+    return live;
+  }
+  QSFS_ASSIGN(const auto row, parts_.meta.get(segment_manifest_key(segment)));
+  if (!row) return live;
+  QSFS_ASSIGN(const SegmentManifestPtr owner, parts_.archiver.manifest(segment));
+  live.push_back(owner->journal);
+  if (owner->data) live.push_back(*owner->data);
+  return live;
+}
+
 Result<bool> Healer::delete_garbage_next() {
   const MonotonicTime now = parts_.clock.now();
   if (now < garbage_again_) return false;
@@ -237,7 +256,9 @@ Result<bool> Healer::delete_garbage_next() {
     if (stopping_) return false;
     auto garbage = zstor::Manifest::parse(value);
     if (!garbage) return std::unexpected(std::move(garbage).error());
-    QSFS_ASSIGN(const SegmentManifestPtr owner, parts_.archiver.manifest(segment_of(key)));
+    QSFS_ASSIGN(const std::vector<zstor::Manifest> live, live_objects(segment_of(key), *garbage));
+    // What a put has left behind before its segment is published: its manifest is in the making.
+    if (live.empty()) continue;
     std::uint64_t present = 0;
     bool reachable = true;
     for (std::size_t at = 0; at < garbage->shards.size(); ++at) {
@@ -246,16 +267,14 @@ Result<bool> Healer::delete_garbage_next() {
       const zstor::ManifestBackend& place = garbage->backends[shard.backend];
       // A later repair may have brought the shard back to where it was.
       bool needed = false;
-      for (const zstor::Manifest* object :
-           {&owner->journal, owner->data ? &*owner->data : nullptr}) {
-        if (object == nullptr || object->id != garbage->id ||
-            object->generation != garbage->generation) {
-          continue;
-        }
-        const zstor::ShardLocation& live = object->shards[at];
-        needed |= live.backend != zstor::ShardLocation::kAbsent &&
-                  object->backends[live.backend].id == place.id &&
-                  (!place.sequential || live.sequential_key == shard.sequential_key);
+      for (const zstor::Manifest& object : live) {
+        if (object.id != garbage->id || object.generation != garbage->generation) continue;
+        // A put that failed knows fewer stripes than it had.
+        if (at >= object.shards.size()) continue;
+        const zstor::ShardLocation& now_at = object.shards[at];
+        needed |= now_at.backend != zstor::ShardLocation::kAbsent &&
+                  object.backends[now_at.backend].id == place.id &&
+                  (!place.sequential || now_at.sequential_key == shard.sequential_key);
       }
       const auto view = backends_.find(place.id);
       // Gone from the configuration: nobody can delete it any more.

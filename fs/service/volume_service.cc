@@ -273,6 +273,7 @@ Status VolumeService::open_cache() {
                                                      volume_->set_read_only(reason);
                                                    }}));
   archiver_ready_ = archiver_.get();
+  parts_.store.on_backend_returned([this] { archiver_->note_backend_returned(); });
   QSFS_ASSIGN(healer_, Healer::open({.data_dir = options_.data_dir}, {.archiver = *archiver_,
                                                                       .meta = *meta_,
                                                                       .log = *log_,
@@ -387,6 +388,7 @@ Status VolumeService::stop() {
     stopping_ = true;
   }
   stop_cv_.notify_all();
+  parts_.store.on_backend_returned(nullptr);
   housekeeper_ = std::jthread();
   // Opening may have failed half-way.
   if (healer_ != nullptr) healer_->stop();

@@ -275,6 +275,68 @@ TEST_F(ArchiverTest, AMachineThatIsFencedAtTheStartUploadsNothing) {
   EXPECT_EQ(machine_.fences().size(), 1u);
 }
 
+// Servers acknowledge before their disks have the data.
+
+TEST_F(ArchiverTest, AFreshlyArchivedSegmentIsHeldUntilItsServersHaveWrittenItOut) {
+  ASSERT_TRUE(machine_.open());
+  machine_.store().probe();
+  ASSERT_TRUE(machine_.write_and_archive(1));
+  EXPECT_GT(machine_.cache().usage().held_bytes, 0u);
+  const auto pass = [&](Duration time) {
+    servers_.cluster.clock().advance(time);
+    machine_.store().probe();
+    while (machine_.archiver().step().value()) {
+    }
+  };
+  pass(std::chrono::seconds(50));
+  EXPECT_GT(machine_.cache().usage().held_bytes, 0u);
+  pass(std::chrono::seconds(20));
+  EXPECT_EQ(machine_.cache().usage().held_bytes, 0u);
+}
+
+TEST_F(ArchiverTest, ASegmentThatItsServersForgotIsHeldAndOneThatTheyKeptIsReleased) {
+  ASSERT_TRUE(machine_.open());
+  machine_.store().probe();
+  ASSERT_TRUE(machine_.write_and_archive(1));
+  std::vector<std::shared_ptr<const sim::SimZdb::Snapshot>> snapshots;
+  for (unsigned i = 0; i < 6; ++i) snapshots.push_back(servers_.cluster.data(i).take_snapshot());
+  ASSERT_TRUE(machine_.write_and_archive(2));
+  for (unsigned i = 0; i < 6; ++i) {
+    servers_.cluster.data(i).roll_back(*snapshots[i]);
+    servers_.cluster.data(i).restart();
+  }
+  const std::uint64_t held = machine_.cache().usage().held_bytes;
+  for (int i = 0; i < 20; ++i) {
+    servers_.cluster.clock().advance(std::chrono::seconds(20));
+    machine_.store().probe();
+    while (machine_.archiver().step().value()) {
+    }
+  }
+  // Looked at, because the servers were restarted: the first is there, the second is not.
+  EXPECT_EQ(machine_.cache().usage().held_bytes, held / 2);
+  EXPECT_TRUE(machine_.cache().is_resident(SegmentId{2}));
+  // A cache limit that leaves no other takes it all the same.
+  ASSERT_TRUE(machine_.cache().evict_to(held / 2 + 1));
+  EXPECT_TRUE(machine_.cache().is_resident(SegmentId{2}));
+  EXPECT_FALSE(machine_.cache().is_resident(SegmentId{1}));
+  EXPECT_EQ(machine_.cache().counters().held_evicted, 0u);
+  ASSERT_TRUE(machine_.cache().evict_to(0));
+  EXPECT_FALSE(machine_.cache().is_resident(SegmentId{2}));
+  EXPECT_EQ(machine_.cache().counters().held_evicted, 1u);
+}
+
+TEST_F(ArchiverTest, WhatAFormerLifeArchivedAMomentAgoIsHeldAsWell) {
+  ASSERT_TRUE(machine_.open());
+  ASSERT_TRUE(machine_.write_and_archive(1));
+  ASSERT_TRUE(machine_.open());
+  EXPECT_GT(machine_.cache().usage().held_bytes, 0u);
+  servers_.cluster.clock().advance(std::chrono::seconds(70));
+  machine_.store().probe();
+  while (machine_.archiver().step().value()) {
+  }
+  EXPECT_EQ(machine_.cache().usage().held_bytes, 0u);
+}
+
 // Threads.
 
 class ThreadedArchiverTest : public ArchiverTest {
@@ -323,6 +385,29 @@ TEST_F(ThreadedArchiverTest, AWorkerIsNotFencedByItsNeighbour) {
   const Status recovered = second.open(/*recover=*/true);
   ASSERT_TRUE(recovered) << recovered.error().message();
   EXPECT_EQ(rows_of(second.meta()), want);
+}
+
+TEST_F(ThreadedArchiverTest, ABackendThatReturnsEndsTheBackOff) {
+  machine_.options().workers = 1;
+  machine_.options().backoff_min = machine_.options().backoff_max = std::chrono::hours(1);
+  ASSERT_TRUE(machine_.open());
+  machine_.store().on_backend_returned([this] { machine_.archiver().note_backend_returned(); });
+  machine_.store().probe();
+  for (unsigned i = 0; i < 6; ++i) servers_.cluster.data(i).faults().down = true;
+  const auto sealed = machine_.write_segment(1);
+  ASSERT_TRUE(sealed);
+  machine_.archiver().start();
+  while (machine_.archiver().status().last_error.empty()) std::this_thread::yield();
+  for (unsigned i = 0; i < 6; ++i) servers_.cluster.data(i).clear_faults();
+  // Every cool-down is over, and the back-off is not.
+  servers_.cluster.clock().advance(std::chrono::minutes(5));
+  machine_.store().probe();
+  unsigned seconds = 0;
+  const Status archived =
+      machine_.archiver().wait_archived(next(*sealed), [&] { return ++seconds > 20; });
+  EXPECT_TRUE(archived) << archived.error().message();
+  machine_.store().on_backend_returned(nullptr);
+  machine_.archiver().stop();
 }
 
 TEST_F(ThreadedArchiverTest, AFailedPutIsTriedAgainWhenTheBackOffIsOver) {

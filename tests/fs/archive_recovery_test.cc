@@ -8,7 +8,7 @@ class RecoveryTest : public ::testing::Test {
  protected:
   // Archives `count` segments with one row each; checkpoints where asked.
   void archive(std::uint64_t count, bool checkpoints) {
-    if (checkpoints) machine_.options().checkpoint_log_bytes = 20'000;
+    if (checkpoints) machine_.options().checkpoint_log_bytes = 22'000;
     machine_.options().checkpoint_factor = 0;
     ASSERT_TRUE(machine_.open());
     for (std::uint64_t no = 1; no <= count; ++no) ASSERT_TRUE(machine_.write_and_archive(no));
@@ -67,6 +67,40 @@ TEST_F(RecoveryTest, AnEmptyDirectoryGetsEverythingFromACheckpointAndWhatFollows
   archive(9, /*checkpoints=*/true);
   ASSERT_TRUE(head_.checkpoint);
   ASSERT_LT(head_.checkpoint->segment, 9u);
+  const Status recovered = recover();
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(rows_of(machine_.meta()), want_);
+  EXPECT_EQ(machine_.report().segments_replayed, 9u - head_.checkpoint->segment);
+}
+
+TEST_F(RecoveryTest, ACheckpointThatIsGoneCostsTimeAndNothingElse) {
+  archive(9, /*checkpoints=*/true);
+  const auto store = store_alone();
+  const auto value = store->meta().get(head_.checkpoint->name).value();
+  const auto checkpoint = zstor::CheckpointManifest::parse(value->bytes).value();
+  store->probe();
+  ASSERT_EQ(store->remove(checkpoint.object).value(), 0u);
+  Status recovered = recover();
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(rows_of(machine_.meta()), want_);
+  EXPECT_EQ(machine_.report().segments_replayed, 9u);
+  // The same when its manifest is gone, too.
+  machine_.lose_disk();
+  remove_value(head_.checkpoint->name);
+  recovered = recover();
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(rows_of(machine_.meta()), want_);
+}
+
+TEST_F(RecoveryTest, AnOlderCheckpointIsTakenWhereTheNewestIsGone) {
+  archive(9, /*checkpoints=*/true);
+  const auto store = store_alone();
+  const auto value = store->meta().get(head_.checkpoint->name).value();
+  // A head that names one more, which nobody has.
+  zstor::Head head = head_;
+  head.checkpoint = {.name = zstor::checkpoint_name(servers_.volume(), 9), .segment = 9};
+  head.generation += 1;
+  ASSERT_TRUE(zstor::store_head(store->meta(), head));
   const Status recovered = recover();
   ASSERT_TRUE(recovered) << recovered.error().message();
   EXPECT_EQ(rows_of(machine_.meta()), want_);
@@ -160,14 +194,15 @@ TEST_F(RecoveryTest, ATipThatIsNotTheOneOfTheHeadIsRefused) {
   expect_refused("not the one that the head names");
 }
 
-TEST_F(RecoveryTest, AMissingCheckpointIsRefused) {
+TEST_F(RecoveryTest, AMissingCheckpointIsNamedWhereItsJournalsAreGoneToo) {
   archive(6, /*checkpoints=*/true);
   ASSERT_TRUE(head_.checkpoint);
   remove_value(head_.checkpoint->name);
+  remove_value(segment_name(1));
   expect_refused("which is nowhere");
 }
 
-TEST_F(RecoveryTest, ACheckpointOfAnotherHistoryIsRefused) {
+TEST_F(RecoveryTest, ACheckpointOfAnotherHistoryIsNotUsed) {
   archive(6, /*checkpoints=*/true);
   ASSERT_TRUE(head_.checkpoint);
   const std::string& name = head_.checkpoint->name;
@@ -175,7 +210,10 @@ TEST_F(RecoveryTest, ACheckpointOfAnotherHistoryIsRefused) {
       zstor::CheckpointManifest::parse(store_alone()->meta().get(name).value()->bytes).value();
   manifest.segment_hash[0] ^= std::byte{1};
   put_value(name, manifest.encode().value());
-  expect_refused("not the one that the checkpoint was made after");
+  const Status recovered = recover();
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(rows_of(machine_.meta()), want_);
+  EXPECT_EQ(machine_.report().segments_replayed, 6u);
 }
 
 TEST_F(RecoveryTest, TheManifestsOfSegmentsBeforeTheCheckpointMustBeThere) {

@@ -142,6 +142,71 @@ TEST_F(HealerTest, ABackendThatIsBackIsEmptiedAtOnce) {
   EXPECT_EQ(data(0).entry_count("ns"), 0U);
 }
 
+TEST_F(HealerTest, WhatALostReplyLeavesBehindIsDeleted) {
+  open();
+  machine_.store().probe();
+  data(0).faults().drop_ack_probability = 1;
+  archive(3);
+  data(0).faults().drop_ack_probability = 0;
+  std::uint64_t named = 0;
+  for (std::uint64_t segment = 1; segment <= written_; ++segment) {
+    const auto manifest = machine_.published(segment).value();
+    named += manifest->journal.shards.size() + manifest->data->shards.size();
+  }
+  ASSERT_GT(servers_.stored_entries(), named);
+  pass(std::chrono::minutes(5));
+  EXPECT_EQ(servers_.stored_entries(), named);
+  EXPECT_EQ(faults(), 0U);
+}
+
+TEST_F(HealerTest, ARecodeMovesWhatIsStoredUnderAnotherKey) {
+  open();
+  archive(3);
+  pass(std::chrono::minutes(1));
+  auto config = std::make_shared<zstor::Config>(*servers_.config);
+  config->encryption.old_keys = {config->encryption.key};
+  config->encryption.key = std::make_shared<const crypto::SecretKey>(crypto::SecretKey::generate());
+  use(config);
+  ASSERT_TRUE(machine_.store().reload(config));
+  archive(1);
+  healer_->start_recode();
+  pass(std::chrono::minutes(3));
+  EXPECT_EQ(healer_->status().recode.objects, 6U);
+  EXPECT_EQ(faults(), 0U);
+  // The old one may go, and a machine that never knew it reads everything.
+  auto without = std::make_shared<zstor::Config>(*config);
+  without->encryption.old_keys.clear();
+  use(without);
+  const Status reloaded = machine_.store().reload(without);
+  ASSERT_TRUE(reloaded) << reloaded.error().message();
+  EXPECT_EQ(faults(), 0U);
+  pass(std::chrono::minutes(11));
+  EXPECT_EQ(healer_->status().unknown_key, 0U);
+  ArchiveMachine fresh(servers_);
+  ASSERT_TRUE(fresh.open(/*recover=*/true));
+  EXPECT_EQ(rows_of(fresh.meta()), rows_of(machine_.meta()));
+}
+
+TEST_F(HealerTest, SegmentsUnderAKeyThatIsMissingAreCountedAndLeftAlone) {
+  open();
+  archive(2);
+  const std::uint64_t entries = servers_.stored_entries();
+  auto other = std::make_shared<zstor::Config>(*servers_.config);
+  const auto first = servers_.config;
+  other->encryption.key = std::make_shared<const crypto::SecretKey>(crypto::SecretKey::generate());
+  use(other);
+  open();
+  pass(std::chrono::minutes(11));
+  EXPECT_EQ(healer_->status().unknown_key, 2U);
+  EXPECT_EQ(healer_->status().lost, 0U);
+  EXPECT_EQ(servers_.stored_entries(), entries);
+  use(first);
+  open();
+  pass(std::chrono::minutes(1));
+  EXPECT_EQ(healer_->status().unknown_key, 0U);
+  EXPECT_EQ(faults(), 0U);
+}
+
 TEST_F(HealerTest, TheTimeDownCountsOverARestart) {
   open();
   archive(2);

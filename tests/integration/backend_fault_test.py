@@ -4,13 +4,14 @@
 docs/testing.md has the list of faults, and how each test was seen to fail without what it tests.
 """
 import contextlib
+import json
 import os
 import re
 import shutil
 import time
 
 from fault_proxy import Fault
-from fault_world import FILES_GROWTH_MAX, MEMORY_GROWTH_MAX, MIB, FaultWorld
+from fault_world import FILES_GROWTH_MAX, MEMORY_GROWTH_MAX, MIB, FaultWorld, read_directly
 from harness import BIN, Server, main, run, wait_until
 
 QUICK_DEATH = 'archive.dead_after = "3s"\n'
@@ -298,6 +299,28 @@ def b11_a_power_cut_of_all_backends():
                    lambda: world.metric("qsfs_repair_objects_restored_total") >= 1 or time.sleep(0.2))
         world.wait_whole()
         world.nothing_is_doubled()
+        world.read()
+
+
+def b11_what_was_archived_a_moment_ago_is_kept_here():
+    with FaultWorld("max_zdb_data_dir_size = 32\n") as world:
+        world.mount()
+        for part in range(5):
+            world.write(f"early {part}", 8)
+        world.sync_remote()
+        world.evict()
+        kept = world.snapshot(world.data)
+        world.write("late", 8)
+        world.sync_remote()
+        # Reads bring back more than the cache may hold; what the backends may still forget does not make room for it.
+        for part in range(5):
+            read_directly(world.mount_point / f"early {part}")
+        info = json.loads(run(BIN / "qsfs", "info", "--json", world.mount_point / "late").stdout)
+        assert all(extent["archived"] and extent["resident"] for extent in info["extents"]), info
+        world.power_cut(world.data, kept)
+        wait_until("it is stored again",
+                   lambda: world.metric("qsfs_repair_objects_restored_total") >= 1 or time.sleep(0.2))
+        world.wait_whole()
         world.read()
 
 
