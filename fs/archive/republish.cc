@@ -104,18 +104,23 @@ Status Archiver::restore_chain() {
     tip = zstor::Head::Tip{.segment = number(id), .hash = hash};
   }
   if (!tip || (head.tip && tip->segment == head.tip->segment)) return {};
+  // A crash leaves the head one segment behind, and no manifest missing.
+  const bool was_rolled_back = restored > 0 || (head.tip && tip->segment > head.tip->segment + 1);
+  if (was_rolled_back) {
+    // The checkpoint that the head names may be as old, and its object deleted. The next is taken
+    // at a seal, and a volume that nobody writes to seals nothing by itself. Before the head is
+    // moved: whoever dies in between finds it behind again.
+    request_checkpoint();
+    const auto sealed = parts_.log.seal(/*even_internal=*/true);
+    if (!sealed) return std::unexpected(sealed.error());
+  }
   head.tip = tip;
   QSFS_TRY(parts_.ownership.update(parts_.store.meta(), head, parts_.clock));
-  if (restored == 0) return {};
+  if (!was_rolled_back) return {};
   QSFS_LOG_WARN(
       "archive: the meta backends were rolled back, or lost what they held: {} manifests were "
       "published again",
       restored);
-  // The checkpoint that the head names may be as old, and its object gone.
-  MutexLock lock(mu_);
-  log_bytes_since_checkpoint_ = std::max(
-      log_bytes_since_checkpoint_,
-      std::max(options_.checkpoint_log_bytes, options_.checkpoint_factor * last_checkpoint_bytes_));
   return {};
 }
 
