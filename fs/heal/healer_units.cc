@@ -196,6 +196,13 @@ Result<bool> Healer::check_backend_next() {
       return std::unexpected(std::move(healed).error());
     }
     if (healed->is_truncated) return false;
+    const auto view = backends_.find(id);
+    const bool takes_shards = view != backends_.end() && view->second.status.takes_shards;
+    if (healed->faults > 0 && !healed->is_lost && !takes_shards) {
+      // Locked, or full, and there is no other place: nobody would look here again.
+      again = parts_.clock.now() + options_.retry_min;
+      return false;
+    }
     MutexLock lock(mu_);
     state_.backends[id].next_segment = number(*segment) + 1;
     return true;

@@ -337,6 +337,26 @@ TEST_F(ArchiverTest, WhatAFormerLifeArchivedAMomentAgoIsHeldAsWell) {
   EXPECT_EQ(machine_.cache().usage().held_bytes, 0u);
 }
 
+TEST_F(ArchiverTest, ARollBackOfTheMetaBackendsIsFollowedByACheckpointAtOnce) {
+  ASSERT_TRUE(machine_.open());
+  for (std::uint64_t no = 1; no <= 3; ++no) ASSERT_TRUE(machine_.write_and_archive(no));
+  std::vector<std::shared_ptr<const sim::SimZdb::Snapshot>> snapshots;
+  for (unsigned i = 0; i < 3; ++i) snapshots.push_back(servers_.cluster.meta(i).take_snapshot());
+  ASSERT_TRUE(machine_.write_and_archive(4));
+  ASSERT_TRUE(machine_.write_and_archive(5));
+  for (unsigned i = 0; i < 3; ++i) servers_.cluster.meta(i).roll_back(*snapshots[i]);
+  // Nobody writes anything any more.
+  ASSERT_TRUE(machine_.open());
+  while (machine_.archiver().step().value()) {
+  }
+  EXPECT_TRUE(machine_.published(5).value());
+  EXPECT_TRUE(machine_.head()->checkpoint);
+  const Rows want = rows_of(machine_.meta());
+  machine_.lose_disk();
+  ASSERT_TRUE(machine_.open(/*recover=*/true));
+  EXPECT_EQ(rows_of(machine_.meta()), want);
+}
+
 // Threads.
 
 class ThreadedArchiverTest : public ArchiverTest {
