@@ -238,9 +238,12 @@ Result<std::vector<zstor::Manifest>> Healer::live_objects(SegmentId segment,
   }
   QSFS_ASSIGN(const auto row, parts_.meta.get(segment_manifest_key(segment)));
   if (!row) return live;
-  QSFS_ASSIGN(const SegmentManifestPtr owner, parts_.archiver.manifest(segment));
-  live.push_back(owner->journal);
-  if (owner->data) live.push_back(*owner->data);
+  // As it is published: what a machine that was recovered from the backends has in its rows may be
+  // older than the last repair, and what that one has moved back must not be deleted.
+  const auto owner = parts_.archiver.refresh_manifest(segment);
+  if (!owner) return live;
+  live.push_back((*owner)->journal);
+  if ((*owner)->data) live.push_back(*(*owner)->data);
   return live;
 }
 
@@ -264,7 +267,8 @@ Result<bool> Healer::delete_garbage_next() {
     auto garbage = zstor::Manifest::parse(value);
     if (!garbage) return std::unexpected(std::move(garbage).error());
     QSFS_ASSIGN(const std::vector<zstor::Manifest> live, live_objects(segment_of(key), *garbage));
-    // What a put has left behind before its segment is published: its manifest is in the making.
+    // What a put has left behind before its segment is published: its manifest is in the making. Or
+    // the meta backends do not answer.
     if (live.empty()) continue;
     std::uint64_t present = 0;
     bool reachable = true;
