@@ -276,7 +276,9 @@ TEST_F(RebuildTest, WhatTheMetaBackendsLoseUnderTheOwnerIsBackBeforeTheNextSegme
     }
   }
   EXPECT_EQ(chain(machine_, 3), chain_before);
-  EXPECT_EQ(machine_.head()->tip->segment, 4u);
+  // And the segment that a checkpoint was taken after.
+  EXPECT_EQ(machine_.head()->tip->segment, 5u);
+  EXPECT_TRUE(machine_.head()->checkpoint);
   const Rows rows = rows_of(machine_.meta());
   machine_.lose_disk();
   ASSERT_TRUE(machine_.open(/*recover=*/true));
