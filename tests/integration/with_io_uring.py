@@ -15,9 +15,9 @@ LOCK = pathlib.Path("/run/lock/qsfs-test-io-uring")
 
 def main():
     try:
-        before = SWITCH.read_text()
-        with LOCK.open("w") as lock:
+        with SWITCH.open(), LOCK.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            before = SWITCH.read_text()
             SWITCH.write_text("Y")
             try:
                 return subprocess.run(sys.argv[1:], check=False).returncode
