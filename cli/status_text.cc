@@ -42,6 +42,10 @@ class Reader {
     if (found == nullptr || !found->is_number()) return std::nullopt;
     return found->get<double>();
   }
+  [[nodiscard]] bool flag(std::string_view key) const {
+    const json* found = find(key);
+    return found != nullptr && found->is_boolean() && found->get<bool>();
+  }
   [[nodiscard]] Reader at(std::string_view key) const {
     static const json kNone = json::object();
     const json* found = find(key);
@@ -200,7 +204,20 @@ void add_next(std::string& out, const Reader& document) {
     const std::string state = backend.text("state");
     is_a_backend_bad |= state != "healthy" && state != "slow" && state != "unknown";
   }
-  if (verdict == "readonly") {
+  bool is_rolled_back = false;
+  for (const std::string& reason : document.texts("reasons")) {
+    is_rolled_back |= reason.find("rolled back") != std::string::npos;
+  }
+  if (document.at("archive").flag("fenced") && is_rolled_back) {
+    // This machine knows more than they show: to recover from them would lose it.
+    add(out, "\nNext: qsfs check --rebuild-manifests {}, then unmount and mount again\n", target);
+  } else if (document.at("archive").flag("fenced")) {
+    add(out,
+        "\nNext: copy what was written here and is not archived from this mount, then qsfs umount "
+        "{} "
+        "&& qsfs mount --recover --config {} {}, with an empty data directory\n",
+        target, config, target);
+  } else if (verdict == "readonly") {
     add(out, "\nNext: qsfs umount {} && qsfs mount --config {} {}, when the reason is gone\n",
         target, config, target);
   } else if (document.at("objects").count("unknown_key") > 0) {

@@ -228,6 +228,7 @@ std::string status_json(const StatusContext& context, VolumeService& service, Cl
                          {"segments_queued", archive.segments_queued},
                          {"segments_archived", archive.segments_archived},
                          {"checkpoint_segment", archive.checkpoint_segment},
+                         {"fenced", !archive.fenced.empty()},
                          {"last_error", archive.last_error}};
   document["cache"] = {{"limit_bytes", cache.limit_bytes},
                        {"used_bytes", cache.used_bytes},

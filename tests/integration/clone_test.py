@@ -39,6 +39,8 @@ def is_fenced(volume, name):
     status = volume.status()
     assert status["verdict"] == "readonly", status
     assert any("copy" in reason for reason in status["reasons"]), status["reasons"]
+    told = run(BIN / "qsfs", "status", volume.mount_point, check=False).stdout
+    assert status["archive"]["fenced"] and "Next: copy what was written here" in told, told
     # What it has stays readable.
     assert not written or (volume.mount_point / name).read_text() == "written too late"
 
