@@ -29,7 +29,8 @@ class Handle {
 
 }  // namespace
 
-KernelPages::KernelPages(std::string mountpoint) : mountpoint_(std::move(mountpoint)) {
+KernelPages::KernelPages(std::string mountpoint)
+    : mountpoint_(std::move(mountpoint)), own_mount_("kernel-writes") {
   thread_ = start_thread("kernel-pages", [this](const std::stop_token&) { run(); });
 }
 
@@ -73,7 +74,7 @@ void KernelPages::run() {
       next = std::move(waiters_.front());
       waiters_.pop_front();
     }
-    next.then(write_back(next.ino));
+    next.then(own_mount_.run([this, ino = next.ino] { return write_back(ino); }));
   }
 }
 

@@ -12,12 +12,13 @@
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread.h"
+#include "fs/fuse/own_mount.h"
 #include "fs/meta/keys.h"
 
 namespace qsfs::fs {
 
-// Thread-safe. One thread: those that serve requests must not wait for pages, which arrive as
-// requests.
+// Thread-safe. A thread of its own: those that serve requests must not wait for pages, which arrive
+// as requests.
 class KernelPages {
  public:
   // Beyond, whoever asks is told so.
@@ -50,6 +51,7 @@ class KernelPages {
   Status write_back(InodeNumber ino) const;
 
   const std::string mountpoint_;
+  OwnMount own_mount_;
   Mutex mu_;  // Nothing is called under it.
   CondVar changed_;
   std::deque<Waiter> waiters_ QSFS_GUARDED_BY(mu_);

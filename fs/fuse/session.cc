@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -282,11 +283,21 @@ void Session::wait() {
   while (!has_ended()) ended_.wait(mu_);
 }
 
-Status Session::flush_kernel() const {
-  const UniqueFd fd(::open(options_.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return fail_errno(errno, "open " + options_.mountpoint);
-  if (::syncfs(fd.get()) != 0) return fail_errno(errno, "syncfs " + options_.mountpoint);
-  return {};
+Status Session::flush_kernel() {
+  return own_mount_.run([this]() -> Status {
+    const UniqueFd fd(::open(options_.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd.valid()) return fail_errno(errno, "open " + options_.mountpoint);
+    if (::syncfs(fd.get()) != 0) return fail_errno(errno, "syncfs " + options_.mountpoint);
+    return {};
+  });
+}
+
+Status Session::prove() {
+  return own_mount_.run([this]() -> Status {
+    struct statvfs answer{};
+    if (::statvfs(options_.mountpoint.c_str(), &answer) == 0) return {};
+    return fail_errno(errno, "the mount at " + options_.mountpoint + " does not answer");
+  });
 }
 
 void Session::raise_readahead() const {
@@ -301,7 +312,12 @@ void Session::raise_readahead() const {
 void Session::unmount() {
   if (unmounted_.exchange(true) || has_ended()) return;
   // The threads still serve: what the kernel writes back on the way out arrives.
-  if (::umount2(options_.mountpoint.c_str(), 0) != 0 && errno == EBUSY) {
+  bool is_busy = false;
+  static_cast<void>(own_mount_.run([&]() -> Status {
+    is_busy = ::umount2(options_.mountpoint.c_str(), 0) != 0 && errno == EBUSY;
+    return {};
+  }));
+  if (is_busy) {
     const Status flushed = flush_kernel();
     if (!flushed) QSFS_LOG_WARN("unmount: {}", flushed.error().message());
     QSFS_LOG_WARN("{} is in use; detached", options_.mountpoint);

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/thread.h"
 #include "fs/fuse/edge.h"
+#include "fs/fuse/own_mount.h"
 #include "fs/fuse/request_ring.h"
 #include "fs/fuse/request_slots.h"
 
@@ -55,7 +56,9 @@ class Session {
   void raise_readahead() const;
 
   // Writes dirty pages of the kernel into the volume: syncfs(2) of the mount.
-  Status flush_kernel() const;
+  Status flush_kernel();
+  // Whether the mount answers: statvfs(2) of it.
+  Status prove();
 
  private:
   explicit Session(MountOptions options);
@@ -72,6 +75,7 @@ class Session {
   void wait_for_request();
 
   const MountOptions options_;
+  OwnMount own_mount_{"mount-calls"};
   fuse_session* session_ = nullptr;
   RequestSlots slots_;
   std::unique_ptr<RequestRings> rings_;  // nullptr: all goes through /dev/fuse.

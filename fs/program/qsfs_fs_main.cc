@@ -12,7 +12,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -172,7 +171,6 @@ class Process {
  private:
   Status open_service();
   Status open_session();
-  Status prove_mount() const;
   void reload();
   FilesystemSpace space();
   Status sync();
@@ -210,7 +208,7 @@ Status Process::start() {
                                               .config_path = arguments_.config_path,
                                               .stop = [this] { ::eventfd_write(ended_.get(), 1); }},
                                              *config_, *service_, *edge_));
-  QSFS_TRY(prove_mount());
+  QSFS_TRY(session_->prove());
   session_->raise_readahead();
   return {};
 }
@@ -287,14 +285,6 @@ Status Process::open_session() {
     session_->wait();
     ::eventfd_write(ended_.get(), 1);
   });
-  return {};
-}
-
-Status Process::prove_mount() const {
-  struct statvfs answer{};
-  if (::statvfs(arguments_.mountpoint.c_str(), &answer) != 0) {
-    return fail_errno(errno, "the mount at " + arguments_.mountpoint + " does not answer");
-  }
   return {};
 }
 

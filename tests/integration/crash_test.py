@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """kill -9 at any moment: everything that was acknowledged is there after the next mount."""
+import contextlib
 import os
 import random
 import threading
 
-from harness import World, main, run
+from harness import BIN, World, main, run
 
 ROUNDS = 200 if os.environ.get("QSFS_LONG") == "1" else 8
 
@@ -96,7 +97,6 @@ def kill_at_every_failpoint_of_the_archive():
             world.mount(environment={"QSFS_FAILPOINT": point})
             (world.mount_point / f"f{i}").write_bytes(content)
             os.sync()
-            from harness import BIN
             run(BIN / "qsfs", "sync", "--remote", world.mount_point, check=False)
             run(BIN / "qsfs", "evict", world.mount_point, check=False)
             world.detach()
@@ -108,5 +108,32 @@ def kill_at_every_failpoint_of_the_archive():
             world.terminate()
 
 
+def killed_while_it_waits_for_its_own_mount():
+    """A thread of the dead process that waits for the kernel's pages, and the kernel for it, would hang the mount for good."""
+    def read_holes(path):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+
+    def sync(path):
+        run(BIN / "qsfs", "sync", path.parent, check=False)
+
+    with World(data=3, meta=1, k=2, n=3) as world:
+        for number, ask in enumerate((read_holes, sync)):
+            world.mount(environment={"QSFS_FAILPOINT": "log.after_payload"})
+            path = world.mount_point / f"f{number}"
+            file = os.open(path, os.O_WRONLY | os.O_CREAT)
+            os.write(file, b"x" * 1000)
+            # Its pages are the kernel's alone until something asks for them, and then the process dies.
+            ask(path)
+            world.detach()
+            with contextlib.suppress(OSError):
+                os.close(file)
+            world.mount()
+            (world.mount_point / "after").write_bytes(b"after")
+            assert (world.mount_point / "after").read_bytes() == b"after"
+            world.terminate()
+
+
 if __name__ == "__main__":
-    main([kill_minus_nine_loses_nothing_acknowledged, kill_at_every_failpoint_of_the_archive])
+    main([kill_minus_nine_loses_nothing_acknowledged, kill_at_every_failpoint_of_the_archive,
+          killed_while_it_waits_for_its_own_mount])
