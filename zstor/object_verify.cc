@@ -29,7 +29,12 @@ Status judge_shard(StoreCore& core, const StripeCodec& codec, StoreBackend& back
   QSFS_ASSIGN(const std::optional<Buffer> bytes, backend.get(key, kVerifyTimeout));
   core.counters.shards_read.fetch_add(1, std::memory_order_relaxed);
   if (!bytes) return fail(Errc::kNotFound, backend.name() + ": the shard is not there");
-  return codec.verify_shard(stripe, index, *bytes);
+  Status verified = codec.verify_shard(stripe, index, *bytes);
+  // A manifest of ours names it, so that it was written as we write: another version is damage.
+  if (!verified && verified.error().code == Errc::kUnsupported) {
+    return fail(Errc::kCorruption, verified.error().context);
+  }
+  return verified;
 }
 
 Result<ShardVerdicts> judge_shards(StoreCore& core, const Manifest& manifest,

@@ -192,6 +192,8 @@ class Healer {
   Result<bool> scrub_next();
   // The copies of all values on meta backends that were away, restarted, or lost some.
   Result<bool> check_meta_next();
+  // kCorruption: none of its copies can be read.
+  Status look_at_meta_value(const std::string& name);
   void observe_meta(const zstor::BackendStatus& status, KnownBackend& known);
   Result<bool> recode_next();
   Status recode_segment(SegmentId segment);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "fs/heal/healer.h"
 #include "fs/meta/keys.h"
+#include "zstor/head.h"
 #include "zstor/recode.h"
 
 namespace qsfs::fs {
@@ -126,6 +127,28 @@ Result<bool> Healer::recode_next() {
   return true;
 }
 
+Status Healer::look_at_meta_value(const std::string& name) {
+  const auto segment = zstor::parse_numbered_name(
+      zstor::segment_name_prefix(parts_.store.config().volume.uuid), name);
+  const auto id = SegmentId{static_cast<std::uint32_t>(segment.value_or(0))};
+  QSFS_ASSIGN(const auto row, parts_.meta.get(segment_manifest_key(id)));
+  if (!segment || !row) {
+    const auto value = parts_.store.meta().get(name);
+    if (!value) return std::unexpected(value.error());
+    return {};
+  }
+  const auto refreshed = parts_.archiver.refresh_manifest(id);
+  if (refreshed) return {};
+  if (refreshed.error().code != Errc::kNotFound) return std::unexpected(refreshed.error());
+  // All of them were rolled back, and agree: this machine knows where the shards are by now.
+  QSFS_ASSIGN(const SegmentManifestPtr known, parts_.archiver.manifest(id));
+  MutationBatch none;
+  QSFS_TRY(parts_.archiver.republish(id, *known, none));
+  MutexLock lock(mu_);
+  ++status_.manifests_restored;
+  return {};
+}
+
 Result<bool> Healer::check_meta_next() {
   const MonotonicTime now = parts_.clock.now();
   {
@@ -144,10 +167,10 @@ Result<bool> Healer::check_meta_next() {
   // A read brings the copies up to date that it finds missing, damaged or old.
   for (std::size_t i = 0; i < kMetaValuesPerStep && meta_next_ < meta_names_.size(); ++i) {
     if (stopping_) return false;
-    const auto value = parts_.store.meta().get(meta_names_[meta_next_]);
-    if (!value && value.error().code != Errc::kCorruption) {
+    const Status looked = look_at_meta_value(meta_names_[meta_next_]);
+    if (!looked && looked.error().code != Errc::kCorruption) {
       meta_retry_at_ = now + options_.retry_min;
-      return std::unexpected(value.error());
+      return std::unexpected(looked.error());
     }
     ++meta_next_;
     MutexLock lock(mu_);

@@ -519,13 +519,15 @@ TEST_F(HealerTest, ACheckpointThatIsForgottenIsReplacedThoughNobodyWrites) {
 
 TEST_F(HealerTest, WhatIsLostKeepsNothingElseFromBeingRepaired) {
   open();
-  archive(2);
+  archive(5);
   pass(std::chrono::minutes(1));
-  // The journals of the first, and all copies of it here, are gone.
+  // The journal of the first is gone, here and there.
   const auto first = machine_.published(1).value();
   ASSERT_TRUE(first);
   ASSERT_TRUE(machine_.store().remove(first->journal));
-  archive(4);
+  ASSERT_TRUE(machine_.meta().flush());
+  archive(1);
+  ASSERT_EQ(machine_.log().read_journal(SegmentId{1}).error().code, Errc::kNotFound);
   data(0).faults().down = true;
   pass(std::chrono::minutes(20));
   std::uint64_t missing = 0;
@@ -553,6 +555,40 @@ TEST_F(HealerTest, AMetaBackendThatWasWipedGetsItsCopiesBack) {
   pass(std::chrono::seconds(60));
   EXPECT_EQ(copies(meta(1)), all);
   EXPECT_EQ(healer_->status().meta_checking, 0U);
+}
+
+TEST_F(HealerTest, AMetaBackendThatWasRolledBackGetsTheNewestCopies) {
+  open();
+  archive(3);
+  pass(std::chrono::minutes(1));
+  const auto before = meta(1).take_snapshot();
+  const std::uint64_t all = copies(meta(1));
+  // Other copies of the same names.
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(20));
+  ASSERT_GT(moved(), 0U);
+  meta(1).roll_back(*before);
+  ASSERT_EQ(copies(meta(1)), all);
+  const std::uint64_t sets = meta(1).totals().sets;
+  pass(std::chrono::minutes(1));
+  EXPECT_GE(meta(1).totals().sets, sets + 3);
+}
+
+TEST_F(HealerTest, AllMetaBackendsThatWereRolledBackGetTheManifestsBack) {
+  open();
+  archive(3);
+  pass(std::chrono::minutes(1));
+  std::vector<std::shared_ptr<const sim::SimZdb::Snapshot>> before;
+  for (unsigned i = 0; i < 3; ++i) before.push_back(meta(i).take_snapshot());
+  data(0).faults().down = true;
+  pass(std::chrono::minutes(20));
+  ASSERT_GT(moved(), 0U);
+  // While nobody looks; they agree about where shards were, and a fresh machine would believe it.
+  for (unsigned i = 0; i < 3; ++i) meta(i).roll_back(*before[i]);
+  open();
+  pass(std::chrono::minutes(2));
+  EXPECT_EQ(healer_->status().manifests_restored, 3U);
+  EXPECT_EQ(faults(), 0U);
 }
 
 TEST_F(HealerTest, AMetaBackendThatWasAwayGetsWhatItMissed) {
