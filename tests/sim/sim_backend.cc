@@ -629,6 +629,20 @@ std::uint64_t SimZdb::lose_randomly(double probability) {
   return lost;
 }
 
+std::uint64_t SimZdb::rot_randomly(double probability, Corruption kind) {
+  std::vector<std::pair<std::string, Buffer>> chosen;
+  {
+    const MutexLock lock(mu_);
+    for (const auto& [name, space] : namespaces_) {
+      for (const auto& [order, key] : space.by_order) {
+        if (chance_locked(probability)) chosen.emplace_back(name, key_bytes(key));
+      }
+    }
+  }
+  for (const auto& [name, key] : chosen) static_cast<void>(corrupt_stored(name, key, kind));
+  return chosen.size();
+}
+
 // Oracles.
 
 std::vector<Buffer> SimZdb::keys(const std::string& name_space) const {

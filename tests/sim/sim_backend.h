@@ -137,6 +137,8 @@ class SimZdb {
   bool lose(const std::string& name_space, Bytes key);
   // Loses each entry of all namespaces with this probability; returns how many.
   std::uint64_t lose_randomly(double probability);
+  // The same with corrupt_stored().
+  std::uint64_t rot_randomly(double probability, Corruption kind);
 
   // For oracles; no faults, no clock.
   std::vector<Buffer> keys(const std::string& name_space) const;

@@ -234,14 +234,20 @@ void VolumeSim::scrub_days() {
   for (std::uint64_t day = 0; day < days; ++day) {
     const std::size_t victim = configured_[dice(configured_.size())];
     note_loss();
-    const std::uint64_t lost = data_[victim]->lose_randomly(0.2);
+    // What vanishes shows in the number of entries; what rots, only to whoever looks at it; and
+    // what is another's, only to whoever reads it.
+    const bool rots = dice(2) == 0;
+    const auto kind = static_cast<Corruption>(dice(5));
+    const std::uint64_t lost =
+        rots ? data_[victim]->rot_randomly(0.2, kind) : data_[victim]->lose_randomly(0.2);
     wiped_.insert(victim);
-    note(data_[victim]->address() + " loses " + std::to_string(lost) + " shards in a day");
+    note(data_[victim]->address() + " loses " + std::to_string(lost) + " shards in a day" +
+         (rots ? ", by rot" : ""));
     for (int i = 0; i < 4; ++i) {
       clock_.advance(std::chrono::hours(6));
       store_->probe();
     }
-    service_->healer().start_scrub(/*read_data=*/dice(2) == 0);
+    service_->healer().start_scrub(/*read_data=*/rots || dice(2) == 0);
     let_heal();
     if (has_crashed()) return;
     check_whole("after a scrub");
