@@ -148,7 +148,7 @@ def qsfs(archiving, io_uring=False):
             text = text.replace('bandwidth = "0"', 'bandwidth = "1 MiB"')
             config.write_text(text.replace("[archive]\n", '[archive]\nsegment_size = "1 GiB"\n'))
         with offered_io_uring() if io_uring else contextlib.nullcontext():
-            run(BIN / "qsfs-fs", "--config", config, *([] if io_uring else ["--no-io-uring"]), home / "mnt")
+            run(BIN / "qsfs-fs", "--config", config, *(["--io-uring"] if io_uring else []), home / "mnt")
         try:
             yield home / "mnt"
         finally:

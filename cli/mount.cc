@@ -44,7 +44,7 @@ std::vector<std::string> qsfs_fs_command_line(const MountArguments& arguments) {
   if (arguments.read_only) words.emplace_back("--read-only");
   if (arguments.recover) words.emplace_back("--recover");
   if (arguments.strict) words.emplace_back("--strict");
-  if (arguments.no_io_uring) words.emplace_back("--no-io-uring");
+  if (arguments.io_uring) words.emplace_back("--io-uring");
   add("--receipt", arguments.receipt);
   add("--log-level", arguments.log_level);
   add("--log-file", arguments.log_file);
@@ -79,8 +79,8 @@ void register_mount(CLI::App& app, Session& session) {
   command->add_option("--receipt", arguments->receipt,
                       "With --recover: the receipt that status printed; an older state is refused");
   command->add_flag("--strict", arguments->strict, "Refuse a configuration that others can read");
-  command->add_flag("--no-io-uring", arguments->no_io_uring,
-                    "Take requests through /dev/fuse even where the kernel offers io_uring");
+  command->add_flag("--io-uring", arguments->io_uring,
+                    "Take requests by io_uring where the kernel offers it (experimental)");
   command->add_option("--log-level", arguments->log_level, "debug, info, warn, error or off");
   command->add_option("--log-file", arguments->log_file,
                       "Default: qsfs-fs.log in the data directory");

@@ -22,7 +22,7 @@ struct MountArguments {
   bool read_only = false;
   bool recover = false;
   bool strict = false;
-  bool no_io_uring = false;
+  bool io_uring = false;
   // Not a mount: qsfs-fs makes the manifests again from the shards, and ends.
   bool rebuild_manifests = false;
   bool json = false;

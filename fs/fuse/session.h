@@ -24,7 +24,7 @@ struct MountOptions {
   std::string source;      // What /proc/mounts shows first.
   bool read_only = false;
   bool allow_other = true;
-  bool use_io_uring = true;        // Where the kernel offers it.
+  bool use_io_uring = false;       // Where the kernel offers it.
   std::vector<std::string> extra;  // Of `-o`, for libfuse.
 };
 

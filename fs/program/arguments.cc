@@ -25,8 +25,8 @@ void take_mount_option(const std::string& option, Arguments& arguments) {
     arguments.allow_other = true;
   } else if (option == "recover") {
     arguments.recover = true;
-  } else if (option == "no_io_uring") {
-    arguments.use_io_uring = false;
+  } else if (option == "io_uring") {
+    arguments.use_io_uring = true;
   } else if (option.starts_with("receipt=")) {
     arguments.receipt = option.substr(option.find('=') + 1);
   } else if (option.starts_with("data_dir=")) {
@@ -45,7 +45,6 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   Arguments& arguments = parsed.arguments;
   std::vector<std::string> options;
   std::string level = "info";
-  bool refuses_io_uring = false;
   CLI::App app{
       "Mounts a QSFS volume. Returns when the mount answers; the volume then runs in the "
       "background."};
@@ -62,8 +61,8 @@ ParsedArguments parse_arguments(int argc, char** argv) {
                  "are refused");
   app.add_option("--snapshot", arguments.snapshot, "mount a named snapshot, read-only");
   app.add_flag("--strict", arguments.strict, "refuse a configuration that others can read");
-  app.add_flag("--no-io-uring", refuses_io_uring,
-               "take requests through /dev/fuse even where the kernel offers io_uring");
+  app.add_flag("--io-uring", arguments.use_io_uring,
+               "take requests by io_uring where the kernel offers it (experimental)");
   app.add_option("--log-level", level, "debug, info, warn, error or off")
       ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
   app.add_option("--log-file", arguments.log_file, "default: qsfs-fs.log in the data directory");
@@ -97,7 +96,6 @@ ParsedArguments parse_arguments(int argc, char** argv) {
     return parsed;
   }
   arguments.log_level = *log::parse_level(level);
-  arguments.use_io_uring = !refuses_io_uring;
   for (const std::string& option : options) take_mount_option(option, arguments);
   return parsed;
 }

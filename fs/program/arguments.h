@@ -24,7 +24,7 @@ struct Arguments {
   bool read_only = false;
   bool recover = false;
   bool strict = false;
-  bool use_io_uring = true;  // Where the kernel offers it.
+  bool use_io_uring = false;  // Where the kernel offers it.
   bool allow_other = true;
   std::vector<std::string> mount_options;  // For libfuse.
 };

@@ -24,6 +24,12 @@ TEST(ArgumentsTest, MountOptionsDoNotSwallowTheMountPoint) {
   EXPECT_TRUE(parsed.arguments.read_only);
 }
 
+TEST(ArgumentsTest, IoUringIsAskedFor) {
+  EXPECT_FALSE(parse({"--config", "vol.toml", "/mnt"}).arguments.use_io_uring);
+  EXPECT_TRUE(parse({"--config", "vol.toml", "--io-uring", "/mnt"}).arguments.use_io_uring);
+  EXPECT_TRUE(parse({"--config", "vol.toml", "-o", "io_uring", "/mnt"}).arguments.use_io_uring);
+}
+
 TEST(ArgumentsTest, AMountPointBelongsToAMountAndOnlyToThat) {
   EXPECT_TRUE(parse({"--config", "vol.toml"}).exit_status);
   EXPECT_TRUE(parse({"--config", "vol.toml", "--rebuild-manifests", "/mnt"}).exit_status);

@@ -119,7 +119,7 @@ def killed_while_it_waits_for_its_own_mount():
 
     with World(data=3, meta=1, k=2, n=3) as world:
         for number, ask in enumerate((read_holes, sync)):
-            world.mount("--no-io-uring", environment={"QSFS_FAILPOINT": "log.after_payload"})
+            world.mount(environment={"QSFS_FAILPOINT": "log.after_payload"})
             path = world.mount_point / f"f{number}"
             file = os.open(path, os.O_WRONLY | os.O_CREAT)
             os.write(file, b"x" * 1000)

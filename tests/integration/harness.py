@@ -106,9 +106,11 @@ class World:
             lines[at + 1:end] = [f"{key} = {value}", *body]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def mount(self, *flags, data_dir=None, environment=None):
+    def mount(self, *flags, data_dir=None, environment=None, transport=os.environ.get("QSFS_TEST_TRANSPORT")):
         if data_dir is not None:
             self.data_dir = data_dir
+        if transport == "io_uring":
+            flags = (*flags, "--io-uring")
         run(BIN / "qsfs-fs", "--config", self.config, "--data-dir", self.data_dir, *flags, self.mount_point,
             env={**os.environ, **(environment or {})})
         self.pid = self.status()["pid"]

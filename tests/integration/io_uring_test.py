@@ -36,13 +36,13 @@ def in_parallel(count, work):
         raise failures[0]
 
 
-def it_is_used_where_it_is_offered_and_not_refused():
+def it_is_used_where_it_is_asked_for():
     with World(data=3, meta=1, k=2, n=3) as world:
         world.mount()
         assert transport(world) == "io_uring", transport(world)
         assert world.metric("qsfs_fuse_io_uring") == 1
         world.terminate()
-        world.mount("--no-io-uring")
+        world.mount(transport="/dev/fuse")
         assert transport(world) == "/dev/fuse", transport(world)
         (world.mount_point / "file").write_bytes(b"there")
 
@@ -182,7 +182,7 @@ def it_ends_under_load_in_every_way():
 
 
 main([
-    it_is_used_where_it_is_offered_and_not_refused,
+    it_is_used_where_it_is_asked_for,
     content_of_all_sizes_is_what_was_written,
     many_at_once_and_more_than_there_are_threads,
     a_real_tree_is_copied_and_compared,

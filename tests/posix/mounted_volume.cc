@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <sstream>
+#include <string_view>
 
 namespace qsfs::posix {
 namespace {
@@ -177,6 +178,11 @@ void MountedVolume::mount_with(const std::vector<std::string>& flags) {
                                     "--data-dir",       home_ + "/data", "-o",
                                     "suid,dev"};
   words.insert(words.end(), flags.begin(), flags.end());
+  // Set before any thread starts.
+  if (const char* transport = std::getenv("QSFS_TEST_TRANSPORT");  // NOLINT(concurrency-mt-unsafe)
+      transport != nullptr && std::string_view(transport) == "io_uring") {
+    words.emplace_back("--io-uring");
+  }
   words.push_back(root_);
   must_run(words);
   mounted_ = true;
