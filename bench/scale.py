@@ -44,7 +44,8 @@ class Volume:
         return time.monotonic() - start
 
     def pid(self):
-        return int(json.loads(run(BIN / "qsfs", "status", "--json", self.mount_point).stdout)["pid"])
+        # Its exit status is the verdict: after a mount the backends are being looked at.
+        return int(json.loads(run(BIN / "qsfs", "status", "--json", self.mount_point, check=False).stdout)["pid"])
 
     def memory_mib(self):
         for line in pathlib.Path(f"/proc/{self.pid()}/status").read_text().splitlines():
@@ -130,10 +131,11 @@ def main():
         result["mount_seconds"] = volume.mount()
         result["memory_after_mount_mib"] = volume.memory_mib()
     finally:
+        # Also when something failed: what is known took long to find out.
+        print(json.dumps(result, indent=1), flush=True)
         run(BIN / "qsfs", "umount", volume.mount_point, check=False)
         run("umount", "-l", volume.mount_point, check=False)
         shutil.rmtree(home, ignore_errors=True)
-    print(json.dumps(result, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(result))
 
