@@ -50,9 +50,8 @@ void set_current_request(const RequestFacts& facts);
 // clearing of set-user-id bits and capabilities to us, knows that no inode has any that it would
 // have to ask for, and so does not ask for security.capability before every write.
 ssize_t read_request(int fd, void* buffer, std::size_t len, void* userdata);
-//
-// With rings, write_reply() asks for io_uring in the answer to INIT, tells them whether they serve,
-// and hands them the answers to requests that came by them.
+// With rings, write_reply() also asks for io_uring in the answer to INIT, tells them whether they
+// serve, and hands them the answers to requests that came by them.
 ssize_t write_reply(int fd, iovec* pieces, int count, void* userdata);
 
 // What read_request() does to what it has read; for requests that came another way.

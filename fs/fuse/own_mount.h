@@ -45,6 +45,7 @@ class OwnMount {
 
   Mutex mu_;  // Nothing is called under it.
   CondVar changed_;
+  // No more than threads that wait in run().
   std::deque<std::shared_ptr<Task>> tasks_ QSFS_GUARDED_BY(mu_);
   bool stopping_ QSFS_GUARDED_BY(mu_) = false;
   std::jthread thread_;

@@ -9,6 +9,7 @@
 #include "fs/log/journal_format.h"
 #include "fs/log/redo.h"
 #include "tests/fs/log_harness.h"
+#include "tests/sim/forwarding_disk.h"
 
 namespace qsfs::fs {
 namespace {
@@ -239,25 +240,13 @@ TEST(UnsyncedPayloadTest, RefusesWhatIsTooMuchUntilItIsCleared) {
 }
 
 // A disk whose datasyncs of journals wait for a signal.
-class GatedDisk final : public Disk {
+class GatedDisk final : public ForwardingDisk {
  public:
-  explicit GatedDisk(Disk& to) : to_(to) {}
+  using ForwardingDisk::ForwardingDisk;
 
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
-    QSFS_ASSIGN(auto file, to_.open(path, mode));
+    QSFS_ASSIGN(auto file, ForwardingDisk::open(path, mode));
     return std::make_unique<File>(*this, std::move(file), path.ends_with(".journal"));
-  }
-  Status remove(const std::string& path) override { return to_.remove(path); }
-  Status rename(const std::string& a, const std::string& b) override { return to_.rename(a, b); }
-  Status link(const std::string& a, const std::string& b) override { return to_.link(a, b); }
-  Status create_directory(const std::string& path) override { return to_.create_directory(path); }
-  Status remove_directory(const std::string& path) override { return to_.remove_directory(path); }
-  Result<std::vector<std::string>> list(const std::string& path) override { return to_.list(path); }
-  Result<FileInfo> stat(const std::string& path) override { return to_.stat(path); }
-  Status sync_directory(const std::string& path) override { return to_.sync_directory(path); }
-  Result<SpaceInfo> space(const std::string& path) override { return to_.space(path); }
-  Result<std::unique_ptr<FileLock>> lock_file(const std::string& path) override {
-    return to_.lock_file(path);
   }
 
   void close_gate() { is_open_ = false; }
@@ -301,7 +290,6 @@ class GatedDisk final : public Disk {
     const bool is_journal_;
   };
 
-  Disk& to_;
   std::atomic<bool> is_open_{true};
   std::atomic<int> waiting_{0};
 };

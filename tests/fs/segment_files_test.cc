@@ -12,6 +12,7 @@
 #include "base/thread.h"
 #include "fs/log/segment_names.h"
 #include "fs/log/sums_format.h"
+#include "tests/sim/forwarding_disk.h"
 #include "tests/sim/sim_disk.h"
 
 namespace qsfs::fs {
@@ -172,31 +173,16 @@ TEST_F(SegmentFilesTest, ServeASealedFileAfterARestart) {
 }
 
 // Runs a hook when a data file was opened, before its caller goes on.
-class HookedDisk final : public Disk {
+class HookedDisk final : public ForwardingDisk {
  public:
-  explicit HookedDisk(Disk& to) : to_(to) {}
+  using ForwardingDisk::ForwardingDisk;
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
-    auto file = to_.open(path, mode);
+    auto file = ForwardingDisk::open(path, mode);
     if (file && path.ends_with(".data") && after_open) std::exchange(after_open, nullptr)();
     return file;
   }
-  Status remove(const std::string& path) override { return to_.remove(path); }
-  Status rename(const std::string& a, const std::string& b) override { return to_.rename(a, b); }
-  Status link(const std::string& a, const std::string& b) override { return to_.link(a, b); }
-  Status create_directory(const std::string& path) override { return to_.create_directory(path); }
-  Status remove_directory(const std::string& path) override { return to_.remove_directory(path); }
-  Result<std::vector<std::string>> list(const std::string& path) override { return to_.list(path); }
-  Result<FileInfo> stat(const std::string& path) override { return to_.stat(path); }
-  Status sync_directory(const std::string& path) override { return to_.sync_directory(path); }
-  Result<SpaceInfo> space(const std::string& path) override { return to_.space(path); }
-  Result<std::unique_ptr<FileLock>> lock_file(const std::string& path) override {
-    return to_.lock_file(path);
-  }
 
   std::function<void()> after_open;
-
- private:
-  Disk& to_;
 };
 
 TEST_F(SegmentFilesTest, AFileThatIsRemovedWhileItIsFoundLeavesNothingBehind) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/disk.h"
+#include "tests/sim/forwarding_disk.h"
 
 namespace qsfs::zdb {
 
@@ -38,29 +39,17 @@ class Gate {
 };
 
 // Borrows `to`. Set the gates before another thread uses it; null: nobody waits. Borrowed.
-class GatedDisk final : public Disk {
+class GatedDisk final : public ForwardingDisk {
  public:
-  explicit GatedDisk(Disk& to) : to_(to) {}
+  using ForwardingDisk::ForwardingDisk;
 
   std::atomic<Gate*> reads{nullptr};
   std::atomic<Gate*> syncs{nullptr};
 
   Result<std::unique_ptr<DiskFile>> open(const std::string& path, OpenMode mode) override {
-    QSFS_ASSIGN(auto file, to_.open(path, mode));
+    QSFS_ASSIGN(auto file, ForwardingDisk::open(path, mode));
     if (!path.ends_with(".data")) return file;
     return std::unique_ptr<DiskFile>(std::make_unique<File>(*this, std::move(file)));
-  }
-  Status remove(const std::string& path) override { return to_.remove(path); }
-  Status rename(const std::string& a, const std::string& b) override { return to_.rename(a, b); }
-  Status link(const std::string& a, const std::string& b) override { return to_.link(a, b); }
-  Status create_directory(const std::string& path) override { return to_.create_directory(path); }
-  Status remove_directory(const std::string& path) override { return to_.remove_directory(path); }
-  Result<std::vector<std::string>> list(const std::string& path) override { return to_.list(path); }
-  Result<FileInfo> stat(const std::string& path) override { return to_.stat(path); }
-  Status sync_directory(const std::string& path) override { return to_.sync_directory(path); }
-  Result<SpaceInfo> space(const std::string& path) override { return to_.space(path); }
-  Result<std::unique_ptr<FileLock>> lock_file(const std::string& path) override {
-    return to_.lock_file(path);
   }
 
  private:
@@ -86,8 +75,6 @@ class GatedDisk final : public Disk {
     GatedDisk& disk_;
     std::unique_ptr<DiskFile> to_;
   };
-
-  Disk& to_;
 };
 
 }  // namespace qsfs::zdb
